@@ -1,0 +1,1 @@
+"""Who speaks: policies, the conversation loop, retrieval, engines, walkers, the Parquet sink."""

@@ -1,0 +1,325 @@
+"""A server that speaks OpenAI's protocol, as a backend: chats, or scripts to be continued.
+
+Invariants: the key is read from the environment and appears in no message; what the server will
+never take is refused at once, and what it may take later ("429", a fault of its own, a broken
+connection) is tried again, at most `TRIES` times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from actors.engines.rate_limit import RateLimit, backoff, retry_after
+from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
+from specs.errors import EngineError
+from specs.run_file import EngineSection, nearest
+
+if TYPE_CHECKING:
+    import httpx
+
+TRIES = 5
+CONNECT_S = 10.0
+_OVERFLOW = re.compile(
+    r"context.?length|context.?window|maximum context|max_model_len|too many tokens"
+    r"|prompt is too long|exceeds? the (?:available )?context",
+    re.IGNORECASE,
+)
+
+
+class OpenAIBackend:
+    """One OpenAI-compatible endpoint (implements `Backend`); it takes messages or text.
+
+    Args:
+        config: the engine's section of the run file.
+        name: of the replica.
+        transport: in place of the network, for tests.
+    """
+
+    def __init__(
+        self,
+        config: EngineSection,
+        name: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._transport = transport
+        self._config = config
+        self._name = name
+        self._url = (config.url or "").rstrip("/")
+        self._key = ""
+        self._client: httpx.AsyncClient | None = None
+        self._limit = RateLimit(config.requests_per_minute)
+        self._draw = random.Random()
+        self._limit_key = "max_tokens"
+        self._counts = EngineStats()
+
+    async def start(self) -> EngineInfo:
+        """Ask the server for its models.
+
+        Raises:
+            EngineError: when it does not answer, does not take the key, or lacks the model.
+        """
+        import httpx
+
+        self._key = self._read_key()
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        await self.stop()
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(self._config.turn_deadline_s, connect=CONNECT_S, pool=None),
+            limits=httpx.Limits(max_connections=self._config.max_running + 4),
+            trust_env=not is_loopback(self._url),
+            transport=self._transport,
+        )
+        try:
+            response = await self._client.get(f"{self._url}/models")
+        except httpx.InvalidURL as error:
+            raise EngineError(f"{self._url} is no URL: {error}", True) from error
+        except httpx.UnsupportedProtocol as error:
+            raise EngineError(f"{self._url} is no URL that begins with http", True) from error
+        except httpx.TransportError as error:
+            why = str(error) or type(error).__name__
+            raise EngineError(f"no server answers at {self._url}: {why}") from error
+        return self._info(self._served(response))
+
+    async def generate(self, request: Request) -> Answer:
+        """Answer one request; raises EngineError when the server no longer takes the key."""
+        if not request.messages and not request.text:
+            message = "the endpoint is given messages or text, and the request has neither"
+            return Answer(request.id, failure=Failure("refused", message))
+        self._counts = replace(self._counts, running=self._counts.running + 1)
+        try:
+            answer = await self._ask(request)
+            missing = request.sampling.n - len(answer.candidates)
+            if answer.failure is None and 0 < missing < request.sampling.n:
+                answer = await self._complete(request, answer, missing)
+        finally:
+            self._counts = replace(self._counts, running=self._counts.running - 1)
+        done = self._counts.completion_tokens + answer.completion_tokens
+        self._counts = replace(self._counts, completion_tokens=done)
+        return answer
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """Nothing to do: whoever waited has been cancelled, and that closes the connection."""
+
+    def stats(self) -> EngineStats:
+        """Return the load now."""
+        return self._counts
+
+    async def reset_cache(self) -> None:
+        """Nothing to do: the server's cache is its own."""
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _read_key(self) -> str:
+        name = self._config.key_env
+        if not name:
+            return ""
+        key = os.environ.get(name, "").strip()
+        if not key:
+            raise EngineError(
+                f"the environment variable {name}, which holds the key of {self._url}, is not set",
+                True,
+            )
+        if not key.isascii() or not key.isprintable():
+            raise EngineError(f"what the environment variable {name} holds is no key", True)
+        return key
+
+    def _served(self, response: httpx.Response) -> dict[str, Any]:
+        """Return what the server says about the model."""
+        status = response.status_code
+        if status in (401, 403):
+            given = f"the key in {self._config.key_env}" if self._key else "requests without a key"
+            hint = "" if self._key else "; key_env names the variable that holds one"
+            raise EngineError(f"{self._url} does not take {given} ({status}){hint}", True)
+        if status in (404, 405) or 300 <= status < 400:
+            raise EngineError(
+                f"{self._url} does not speak OpenAI's protocol ({status} for /models): the url "
+                "goes up to and including /v1",
+                True,
+            )
+        if status != 200:
+            raise EngineError(f"{self._url} answers {status}: {self._message(response)}")
+        try:
+            models = {str(entry["id"]): dict(entry) for entry in response.json()["data"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"{self._url} lists no models: {error!r}", True) from error
+        model = self._config.model
+        if model not in models:
+            known = ", ".join(sorted(models)[:8]) or "none"
+            near = nearest(model, list(models))
+            raise EngineError(f"{self._url} has no model {model!r}{near} (it has {known})", True)
+        return models[model]
+
+    def _info(self, entry: dict[str, Any]) -> EngineInfo:
+        served = entry.get("max_model_len")
+        window = self._config.window
+        if isinstance(served, int) and served > 0:
+            asked = "window" in self._config.model_fields_set
+            window = min(window, served) if asked else served
+        return EngineInfo(
+            model=self._config.model,
+            takes="messages",
+            window=window,
+            max_running=self._config.max_running,
+            remote=not is_loopback(self._url),
+        )
+
+    async def _complete(self, request: Request, answer: Answer, missing: int) -> Answer:
+        """Ask one by one for the candidates that a server left out which knows no `n`."""
+        have = len(answer.candidates)
+        seeds = range(request.sampling.seed + have, request.sampling.seed + have + missing)
+        ones = [replace(request, sampling=replace(request.sampling, n=1, seed=s)) for s in seeds]
+        more = await asyncio.gather(*(self._ask(one) for one in ones))
+        return replace(
+            answer,
+            candidates=answer.candidates + tuple(c for one in more for c in one.candidates),
+            completion_tokens=answer.completion_tokens + sum(o.completion_tokens for o in more),
+        )
+
+    async def _ask(self, request: Request) -> Answer:
+        import httpx
+
+        began = time.monotonic()
+        why = ""
+        for attempt in range(TRIES):
+            await asyncio.sleep(self._limit.reserve())
+            sent = time.monotonic()
+            pause = backoff(attempt, self._draw)
+            try:
+                response = await self._post(request)
+            except httpx.TransportError as error:
+                why = str(error) or type(error).__name__
+            else:
+                if response.status_code == 200:
+                    return self._answer(request, response, sent - began, time.monotonic() - sent)
+                why = f"{response.status_code}: {self._message(response)}"
+                if response.status_code == 400 and self._switch_limit_key(why):
+                    continue
+                failure = self._final(response.status_code, why)
+                if failure is not None:
+                    return Answer(request.id, failure=failure)
+                asked = retry_after(response.headers.get("retry-after"))
+                if asked is not None:
+                    self._limit.hold(asked)
+                    pause = 0.0
+            if attempt + 1 < TRIES:
+                await asyncio.sleep(pause)
+        message = f"{self._url} did not answer in {TRIES} tries: {why}"
+        return Answer(request.id, failure=Failure("unavailable", message))
+
+    async def _post(self, request: Request) -> httpx.Response:
+        if self._client is None:
+            raise dead(f"the engine {self._name} has not started")
+        path = "chat/completions" if request.messages else "completions"
+        return await self._client.post(
+            f"{self._url}/{path}",
+            json=_body(request, self._config.model, self._limit_key),
+            timeout=request.deadline_s,
+        )
+
+    def _switch_limit_key(self, why: str) -> bool:
+        """Newer models of OpenAI's take the limit under another name only."""
+        if self._limit_key == "max_tokens" and "max_completion_tokens" in why:
+            self._limit_key = "max_completion_tokens"
+            return True
+        return False
+
+    def _final(self, status: int, why: str) -> Failure | None:
+        if status == 401:
+            raise EngineError(f"{self._url} no longer takes the key (401)", True)
+        if status in (408, 409, 425, 429) or status >= 500:
+            return None
+        kind = "overflow" if status in (400, 413, 422) and _OVERFLOW.search(why) else "refused"
+        return Failure("overflow" if kind == "overflow" else "refused", f"{self._url}: {why}")
+
+    def _message(self, response: httpx.Response) -> str:
+        """Return the server's words, short, and without the key should it repeat it."""
+        text = response.text
+        try:
+            data = response.json()
+            error = data.get("error", data) if isinstance(data, dict) else data
+            text = str(error.get("message", error) if isinstance(error, dict) else error)
+        except ValueError:
+            pass
+        if self._key:
+            text = text.replace(self._key, "***")
+        return " ".join(text.split())[:300] or "(no message)"
+
+    def _answer(
+        self, request: Request, response: httpx.Response, waited_s: float, took_s: float
+    ) -> Answer:
+        try:
+            data = response.json()
+            candidates = tuple(_candidate(choice) for choice in data["choices"])
+            usage = data.get("usage") or {}
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            if not candidates:
+                raise ValueError("no choices")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{self._url} answered what is no completion: {error!r}"
+            return Answer(request.id, failure=Failure("unavailable", message))
+        return Answer(
+            request.id,
+            candidates=candidates[: request.sampling.n],
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            cached_tokens=int(cached),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+            queue_s=waited_s,
+            decode_s=took_s,
+        )
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether a URL's host is this machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _body(request: Request, model: str, limit_key: str) -> dict[str, Any]:
+    asked = request.sampling
+    body: dict[str, Any] = {
+        "model": model,
+        limit_key if request.messages else "max_tokens": asked.max_tokens,
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
+        "n": asked.n,
+        "seed": asked.seed,
+    }
+    if request.messages:
+        body["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
+    else:
+        body["prompt"] = request.text
+    if asked.stop:
+        body["stop"] = list(asked.stop)
+    if asked.schema:
+        schema = {"name": "turn", "strict": True, "schema": json.loads(asked.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    # Not in OpenAI's own protocol, so only where they are asked for.
+    further = {"top_k": asked.top_k, "min_p": asked.min_p}
+    body |= {key: value for key, value in further.items() if value}
+    if asked.repetition_penalty != 1.0:
+        body["repetition_penalty"] = asked.repetition_penalty
+    return body
+
+
+def _candidate(choice: dict[str, Any]) -> Candidate:
+    text = choice["message"].get("content") if "message" in choice else choice["text"]
+    reason = "length" if choice.get("finish_reason") == "length" else "stop"
+    return Candidate(text or "", reason, 0)

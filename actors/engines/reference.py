@@ -1,0 +1,105 @@
+"""The reference engine: it speaks the domain's references, seeded, without a model.
+
+What it says, and how long it takes, depends on the request's seed alone, so that two runs of it are
+equal; whether it fails depends on the request's id too, so that trying again can succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
+from specs.errors import EngineError
+from specs.run_file import EngineSection
+from specs.seeds import seed
+
+_GARBAGE = "As an AI language model, I " * 40
+_SPAN = float(2**62)
+
+
+class ReferenceBackend:
+    """Answers with one of the request's references a candidate (implements `Backend`)."""
+
+    def __init__(self, config: EngineSection, name: str) -> None:
+        self._config = config
+        self._faults = config.faults
+        self._name = name
+        self._answered = 0
+        self._running = 0
+        self._tokens = 0
+        self._death: EngineError | None = None
+
+    async def start(self) -> EngineInfo:
+        """Return at once: there is nothing to load."""
+        self._answered = 0
+        self._death = None
+        return EngineInfo(
+            model="reference",
+            takes="references",
+            window=0,
+            max_running=self._config.max_running,
+        )
+
+    async def generate(self, request: Request) -> Answer:
+        """Answer after the drawn latency; raises EngineError after `crash_after` requests."""
+        if self._death is not None:
+            raise self._death
+        self._answered += 1
+        faults = self._faults
+        if faults.crash_after and self._answered > faults.crash_after:
+            self._death = dead(f"{self._name} has crashed after {faults.crash_after} requests")
+            raise self._death
+        self._running += 1
+        try:
+            if faults.hang and _draw("hang", request) < faults.hang:
+                await asyncio.get_running_loop().create_future()
+            low, high = faults.latency_s
+            latency = low + (high - low) * seed("latency", request.sampling.seed) / _SPAN
+            if latency > 0:
+                await asyncio.sleep(latency)
+        finally:
+            self._running -= 1
+        return self._say(request, latency)
+
+    async def abort(self, request_ids: Sequence[str]) -> None:
+        """Nothing to do: whoever waits for the answer has been cancelled."""
+
+    def stats(self) -> EngineStats:
+        """Return the load now."""
+        return EngineStats(running=self._running, completion_tokens=self._tokens)
+
+    async def reset_cache(self) -> None:
+        """Nothing to do: there is no cache."""
+
+    async def stop(self) -> None:
+        """Nothing to release."""
+
+    def _say(self, request: Request, latency: float) -> Answer:
+        faults = self._faults
+        if faults.failure and _draw("failure", request) < faults.failure:
+            return Answer(request.id, failure=Failure("unavailable", "an injected failure"))
+        if not request.references:
+            message = "the reference engine has nothing to say: the turn has no reference"
+            return Answer(request.id, failure=Failure("refused", message))
+        first = request.sampling.seed
+        candidates = tuple(self._candidate(request, first + i) for i in range(request.sampling.n))
+        tokens = sum(candidate.tokens for candidate in candidates)
+        self._tokens += tokens
+        return Answer(
+            request.id,
+            candidates=candidates,
+            completion_tokens=tokens,
+            decode_s=latency,
+        )
+
+    def _candidate(self, request: Request, number: int) -> Candidate:
+        garbage = self._faults.garbage
+        if garbage and seed("garbage", number) / _SPAN < garbage:
+            return Candidate(_GARBAGE, "length", len(_GARBAGE.split()))
+        text = request.references[seed("reference", number) % len(request.references)]
+        return Candidate(text, "stop", len(text.split()))
+
+
+def _draw(what: str, request: Request) -> float:
+    return seed(what, request.sampling.seed, request.id) / _SPAN

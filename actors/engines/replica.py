@@ -1,0 +1,388 @@
+"""A replica of an engine: micro-batches in, answers out by long poll, in plain asyncio.
+
+Invariants: a request is known by its client and its id, and while it waits, runs, or is answered
+but not acknowledged, submitting it again changes nothing; at most `max_running` candidates run at
+once, admitted by priority and then arrival; a deadline counts from admission; answers stay in a
+client's log until the client acknowledges their sequence number. Sequence numbers begin at a random
+number in each incarnation, so that an acknowledgement meant for another one is recognised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from specs.engine import (
+    Answer,
+    Backend,
+    EngineInfo,
+    EngineStats,
+    Failure,
+    Polled,
+    Request,
+)
+from specs.errors import EngineError
+
+POLL_LIMIT = 2000
+LINGER_S = 0.001
+"""An answer waits this long for others that finish with it, so that a poll carries several."""
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Job:
+    """One request of one client, from its arrival to its answer."""
+
+    key: Key
+    request: Request
+    places: int
+    arrived: float
+    admitted: float = 0.0
+    task: asyncio.Task[Answer] | None = None
+    timer: asyncio.TimerHandle | None = None
+    over: bool = False
+
+
+@dataclass(slots=True)
+class _Client:
+    """What is kept for one client: the answers that it has not acknowledged."""
+
+    seen: float
+    log: deque[tuple[int, Answer]] = field(default_factory=deque)
+    waiter: asyncio.Future[None] | None = None
+
+
+class ReplicaCore:
+    """One replica around a backend (implements `specs.engine.Replica`).
+
+    Args:
+        backend: what answers; it is started by `start`.
+        name: stands in every answer.
+        on_death: called with the reason, once, when the backend has died.
+        client_ttl_s: a client that has not called for so long is dropped with its requests.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        name: str,
+        *,
+        on_death: Callable[[EngineError], None] | None = None,
+        client_ttl_s: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.progress = 0
+        self.running = 0
+        self._backend = backend
+        self._on_death = on_death
+        self._client_ttl_s = client_ttl_s
+        self._clock = clock
+        self._starting: asyncio.Task[EngineInfo] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._death: EngineError | None = None
+        self._info: EngineInfo | None = None
+        self._counts = EngineStats()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.incarnation = uuid.uuid4().hex
+        self.running = 0
+        self._sequence = self._first = random.SystemRandom().getrandbits(61)
+        self._clients: dict[str, _Client] = {}
+        self._jobs: dict[Key, _Job | None] = {}  # None: answered and not acknowledged
+        self._queue: list[tuple[int, int, _Job]] = []
+        self._arrivals = 0
+        self._waiting = 0
+        self._taken = 0
+        self._names: set[str] = set()
+        self._swept = self._clock()
+
+    async def start(self) -> EngineInfo:
+        """Load the model; idempotent. After a death it loads again, as a new incarnation.
+
+        Raises:
+            EngineError: when it cannot be loaded; the next call tries again unless it is permanent.
+        """
+        if self._starting is None or (self._starting.done() and self._may_restart()):
+            self._death = None
+            self._reset()
+            self._starting = asyncio.ensure_future(self._backend.start())
+        self._info = await asyncio.shield(self._starting)
+        return self._info
+
+    def _may_restart(self) -> bool:
+        task = self._starting
+        if task is None or task.cancelled() or self._death is not None:
+            return True
+        error = task.exception()
+        return error is not None and not getattr(error, "permanent", False)
+
+    async def submit(self, client: str, requests: Sequence[Request]) -> str:
+        """Take a micro-batch, without waiting for it; returns the incarnation.
+
+        Raises:
+            EngineError: when the replica has not started or has died.
+        """
+        self._alive()
+        self._client(client)
+        for request in requests:
+            key = (client, request.id)
+            if key not in self._jobs:
+                self._enqueue(key, request)
+        self._admit()
+        return self.incarnation
+
+    async def poll(self, client: str, acknowledged: int, timeout_s: float) -> Polled:
+        """Return what has finished since `acknowledged`, or nothing after `timeout_s` seconds.
+
+        A client that is not known here (any more) gets an empty incarnation: it submits again.
+        """
+        self._alive()
+        if client not in self._clients:
+            return Polled("")
+        known = self._client(client)
+        self._acknowledge(client, known, acknowledged)
+        if not known.log:
+            await self._wait(known, timeout_s)
+            self._alive()
+            known.seen = self._clock()
+        answers = (
+            tuple(known.log) if len(known.log) <= POLL_LIMIT else tuple(known.log)[:POLL_LIMIT]
+        )
+        return Polled(self.incarnation, answers)
+
+    async def abort(self, client: str, request_ids: Sequence[str]) -> None:
+        """Stop working on these requests; they get no answer. Unknown ones are ignored."""
+        for request_id in request_ids:
+            job = self._jobs.get((client, request_id))
+            if job is not None:
+                self._end(job)
+        self._admit()
+
+    async def stats(self) -> EngineStats:
+        """Return the load and the counters since the start."""
+        load = self._backend.stats() if self._info is not None else EngineStats()
+        return replace(
+            self._counts,
+            running=self.running,
+            waiting=self._waiting,
+            kv_cache_use=load.kv_cache_use,
+            preemptions=load.preemptions,
+        )
+
+    async def reset_cache(self) -> None:
+        """Empty the prefix cache."""
+        self._alive()
+        await self._backend.reset_cache()
+
+    async def stop(self) -> None:
+        """Release the model and its processes; what is outstanding gets no answer."""
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+        for job in list(self._jobs.values()):
+            if job is not None:
+                self._end(job)
+        self._death = self._death or EngineError(f"the replica {self.name} has been stopped")
+        self._wake_all()
+        await self._backend.stop()
+
+    def _alive(self) -> None:
+        if self._death is not None:
+            raise self._death
+        if self._info is None:
+            raise EngineError(f"the replica {self.name} has not started yet")
+        self._sweep()
+
+    def _client(self, name: str) -> _Client:
+        now = self._clock()
+        known = self._clients.get(name)
+        if known is None:
+            known = self._clients[name] = _Client(now)
+        known.seen = now
+        return known
+
+    def _enqueue(self, key: Key, request: Request) -> None:
+        assert self._info is not None
+        places = min(max(1, request.sampling.n), max(1, self._info.max_running))
+        job = _Job(key, request, places, self._clock())
+        self._jobs[key] = job
+        self._arrivals += 1
+        self._waiting += 1
+        heapq.heappush(self._queue, (request.priority, self._arrivals, job))
+
+    def _admit(self) -> None:
+        """Admit from the queue's head while there are places; nothing overtakes the head."""
+        if self._info is None or self._death is not None:
+            return
+        limit = max(1, self._info.max_running)
+        while self._queue:
+            job = self._queue[0][2]
+            if not job.over and self._taken + job.places > limit:
+                return
+            heapq.heappop(self._queue)
+            if not job.over:
+                self._begin(job)
+
+    def _begin(self, job: _Job) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiting -= 1
+        self._taken += job.places
+        self.running += 1
+        self.progress += 1
+        job.admitted = self._clock()
+        request = job.request
+        if request.id in self._names:  # another client's request of the same name still runs
+            request = replace(request, id=f"{request.id}@{job.key[0]}")
+        self._names.add(request.id)
+        job.request = request
+        job.task = loop.create_task(_answer(self._backend, request))
+        job.task.add_done_callback(lambda task: self._done(job, task))
+        job.timer = loop.call_later(request.deadline_s, self._expire, job)
+
+    def _done(self, job: _Job, task: asyncio.Task[Answer]) -> None:
+        if job.over:
+            if not task.cancelled():
+                task.exception()  # seen
+            return
+        if task.cancelled():
+            self._reply(job, _failed(job, Failure("aborted", "the engine gave the request up")))
+            return
+        error = task.exception()
+        if isinstance(error, EngineError):
+            self._die(error)
+        elif error is not None:
+            what = f"{type(error).__name__}: {error}"
+            self._reply(job, _failed(job, Failure("unavailable", what)))
+        else:
+            self.progress += 1
+            self._reply(job, task.result())
+
+    def _expire(self, job: _Job) -> None:
+        if not job.over:
+            seconds = job.request.deadline_s
+            self._reply(job, _failed(job, Failure("deadline", f"no answer within {seconds:g} s")))
+
+    def _reply(self, job: _Job, answer: Answer) -> None:
+        client = self._clients.get(job.key[0])
+        self._end(job)
+        if client is not None:
+            self._jobs[job.key] = None
+            self._sequence += 1
+            answer = replace(
+                answer,
+                id=job.key[1],
+                queue_s=answer.queue_s + job.admitted - job.arrived,
+                replica=self.name,
+            )
+            client.log.append((self._sequence, answer))
+            _wake(client)
+            self._count(answer)
+        self._admit()
+
+    def _end(self, job: _Job) -> None:
+        """Take a job out of the books and stop its work, wherever it is."""
+        if job.over:
+            return
+        job.over = True
+        self._jobs.pop(job.key, None)
+        if job.task is None:
+            self._waiting -= 1
+            return
+        self._taken -= job.places
+        self.running -= 1
+        self._names.discard(job.request.id)
+        if job.timer is not None:
+            job.timer.cancel()
+        if not job.task.done():
+            job.task.cancel()
+            self._spawn(self._backend.abort([job.request.id]))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _count(self, answer: Answer) -> None:
+        counts = self._counts
+        self._counts = EngineStats(
+            finished=counts.finished + (answer.failure is None),
+            failed=counts.failed + (answer.failure is not None),
+            prompt_tokens=counts.prompt_tokens + answer.prompt_tokens,
+            cached_tokens=counts.cached_tokens + answer.cached_tokens,
+            completion_tokens=counts.completion_tokens + answer.completion_tokens,
+        )
+
+    def _acknowledge(self, name: str, client: _Client, acknowledged: int) -> None:
+        if not self._first <= acknowledged <= self._sequence:
+            return  # of another incarnation
+        while client.log and client.log[0][0] <= acknowledged:
+            self._jobs.pop((name, client.log.popleft()[1].id), None)
+
+    async def _wait(self, client: _Client, timeout_s: float) -> None:
+        if client.waiter is not None and not client.waiter.done():
+            client.waiter.set_result(None)  # an older poll of the same client: it has gone
+        waiter = client.waiter = asyncio.get_running_loop().create_future()
+        timer = asyncio.get_running_loop().call_later(timeout_s, _release, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        if client.log:
+            await asyncio.sleep(LINGER_S)
+
+    def _sweep(self) -> None:
+        """Drop clients that have vanished; looked at whenever somebody calls."""
+        now = self._clock()
+        if now - self._swept < self._client_ttl_s / 4:
+            return
+        self._swept = now
+        gone = {name for name, c in self._clients.items() if now - c.seen > self._client_ttl_s}
+        for name in gone:
+            _wake(self._clients.pop(name))
+        for key, job in list(self._jobs.items()):
+            if key[0] in gone:
+                if job is not None:
+                    self._end(job)
+                self._jobs.pop(key, None)
+
+    def _die(self, error: EngineError) -> None:
+        if self._death is not None:
+            return
+        self._death = error
+        for job in list(self._jobs.values()):
+            if job is not None:
+                self._end(job)
+        self._wake_all()
+        if self._on_death is not None:
+            self._on_death(error)
+
+    def _wake_all(self) -> None:
+        for client in self._clients.values():
+            _wake(client)
+
+
+async def _answer(backend: Backend, request: Request) -> Answer:
+    return await backend.generate(request)
+
+
+def _failed(job: _Job, failure: Failure) -> Answer:
+    return Answer(job.key[1], failure=failure)
+
+
+def _wake(client: _Client) -> None:
+    if client.waiter is not None:
+        _release(client.waiter)
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,143 @@
+"""Before the first dialogue: do the domain's prompts fit the windows of the engines?
+
+A few plans are played with the domain's own references and drawn documents, through the same code
+that plays the real ones, with the real tokenizers; what the prompts need without any history has
+to fit, since history is left out as the window demands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from actors.conversation import Cast, Conversation
+from actors.retrieval.sampled import SampledTools
+from actors.seat import Seat
+from specs.domain import Side
+from specs.engine import Answer, Candidate, Request
+from specs.errors import DuologueError, Finding, InputError, Where
+from specs.plan import make_plan
+from specs.records import StopReason
+from specs.scene import Calling, CallResult, Scene
+
+PLANS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class PromptNeed:
+    """What one side's prompts need: tokens of the longest without history, and the mean."""
+
+    longest: int
+    mean: float
+    turns: int
+
+
+class _Measuring:
+    """A client that answers with a reference and notes how long the prompts are."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    async def ask(self, request: Request, dialogue: str) -> Answer:
+        if not request.references:
+            return Answer(request.id)
+        return Answer(request.id, (Candidate(request.references[0], "stop", 0),))
+
+    def release(self, dialogue: str) -> None:
+        """There is nothing to forget."""
+
+
+class Drawn:
+    """Answers calls without a store."""
+
+    def __init__(self, tools: SampledTools) -> None:
+        self._tools = tools
+
+    async def call(self, calling: Calling, scene: Scene) -> CallResult:
+        """Return drawn documents, or the tool's drawn outcome."""
+        return self._tools(calling, scene.scope())
+
+    async def similarity(self, text: str, references: Sequence[str]) -> float:
+        """Take everything for similar."""
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _CountingSeat(Seat):
+    """A seat that notes the length of each prompt it encodes."""
+
+    lengths: tuple[list[int], ...] = ([],)
+
+    def encode(self, prompt: object) -> list[int]:
+        tokens = Seat.encode(self, prompt)  # type: ignore[arg-type]
+        self.lengths[0].append(len(tokens))
+        return tokens
+
+
+async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNeed]:
+    """Return what each side's prompts need, over a few plans (engines that take tokens only).
+
+    Raises:
+        InputError: when no dialogue of the domain comes to an end, with what stopped them.
+    """
+    seats: dict[Side, Seat] = {side: _counting(seat) for side, seat in cast.seats.items()}
+    rehearsal = Cast(
+        domain=cast.domain,
+        source=replace(cast.source, policy="walk"),
+        run=cast.run,
+        seats=seats,
+        caller=Drawn(SampledTools(cast.domain)),
+        max_turns=cast.max_turns,
+    )
+    errors: list[str] = []
+    for index in range(plans):
+        try:
+            plan = make_plan(cast.domain, cast.source, index)
+            dialogue = await Conversation(rehearsal, plan).play()
+        except DuologueError as error:
+            errors.append(str(error))
+            continue
+        if dialogue.stop_reason not in (StopReason.ENDED, StopReason.TURN_LIMIT):
+            errors.append(f"{dialogue.stop_reason}: {dialogue.error}")
+    if len(errors) == plans:
+        where = Where(str(cast.domain.folder / "domain.yaml"))
+        unique = list(dict.fromkeys(errors))[:5]
+        raise InputError([Finding(where, f"no dialogue comes to an end: {e}") for e in unique])
+    return {
+        side: PromptNeed(max(lengths), sum(lengths) / len(lengths), len(lengths))
+        for side, seat in seats.items()
+        if (lengths := seat.lengths[0])  # type: ignore[attr-defined]
+    }
+
+
+def _counting(seat: Seat) -> _CountingSeat:
+    return _CountingSeat(
+        client=_Measuring(),
+        info=replace(seat.info, takes="references", window=0),
+        profile=seat.profile.model_copy(update={"history": 0}),
+        tokenizer=seat.tokenizer,
+        lengths=([],),
+    )
+
+
+def check_windows(
+    needs: Mapping[Side, PromptNeed], seats: Mapping[Side, Seat], engines: Mapping[Side, str]
+) -> None:
+    """Raise InputError for every side whose window is too small for the domain's prompts."""
+    findings = []
+    for side, need in needs.items():
+        seat = seats[side]
+        wanted = need.longest + seat.profile.max_tokens
+        if seat.info.window and wanted > seat.info.window:
+            findings.append(
+                Finding(
+                    Where(f"engines.{engines[side]}"),
+                    f"the window of {seat.info.window} tokens is too small for the {side}'s "
+                    f"prompts: the longest needs {need.longest} tokens without any history, and "
+                    f"max_tokens = {seat.profile.max_tokens} more",
+                    f"set engines.{engines[side]}.window to {wanted} or more, or show fewer "
+                    f"examples (profile.examples = {seat.profile.examples})",
+                )
+            )
+    if findings:
+        raise InputError(findings)

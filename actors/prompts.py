@@ -1,0 +1,297 @@
+"""What a model is shown for one utterance, as a chat or as a script to be continued.
+
+What stays the same for many turns stands first (role, few-shot examples), then the history, then
+what belongs to this turn, so that an engine's prefix cache serves the larger part of a prompt.
+In a script the slots that the model writes stand before its words: a small model that has settled
+on `query: tomato soup` mentions it. In a chat they come with the words as one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specs.domain import Example, RoleCard, Side, Slot, Speech
+from specs.engine import Message
+from specs.expressions import Template
+from specs.records import dump_json
+from specs.run_file import Profile
+from specs.scene import SceneError, coerce
+
+INSTRUCTION = {"user": "Intention", "agent": "Instruction"}
+
+_MAX_TEXT = 600
+"""Characters a schema lets an utterance have: the bound stops a model that loops."""
+
+
+class Unparsed(ValueError):
+    """A candidate that does not have the form it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One utterance of the history."""
+
+    side: Side
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """All that a prompt is made from.
+
+    Attributes:
+        written: the slots (agent: reply fields) that the model writes.
+        repair: the names of the checks that the last candidates failed; empty at first.
+    """
+
+    side: Side
+    cards: Mapping[Side, RoleCard]
+    system: str
+    speech: Speech
+    instruction: str
+    written: tuple[Slot, ...]
+    history: Sequence[Line]
+    repair: tuple[str, ...] = ()
+    material: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered prompt: messages (chat) or text (script), and how its answer is decoded."""
+
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    stop: tuple[str, ...] = ()
+    schema: str | None = None
+
+    def exact(self) -> str:
+        """Return what the model sees, readable, before the chat template."""
+        if self.text:
+            return self.text
+        return "\n".join(f"[{message.role}]\n{message.content}" for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """An example with its instruction rendered."""
+
+    instruction: str
+    slots: Mapping[str, Any]
+    say: str
+
+
+def render_shots(speech: Speech, count: int) -> tuple[Shot, ...]:
+    """Render the first `count` examples, each in its own scope.
+
+    Raises:
+        ExpressionError: when an example's scope lacks what the instruction uses.
+    """
+    return tuple(_shot(speech.say, example) for example in speech.examples[:count])
+
+
+def _shot(say: Template | None, example: Example) -> Shot:
+    scope = {"slots": example.slots, **example.with_}
+    instruction = say.render(scope) if say is not None else ""
+    return Shot(instruction, example.slots, example.say.render(scope))
+
+
+def render(ask: Ask, profile: Profile, shots: Sequence[Shot]) -> Prompt:
+    """Return the prompt of one utterance in the profile's form."""
+    history = list(ask.history)[-profile.history :] if profile.history else []
+    if profile.form == "script":
+        return _script(ask, profile, shots, history)
+    return _chat(ask, shots, history)
+
+
+# -- a script to be continued
+
+
+def _script(ask: Ask, profile: Profile, shots: Sequence[Shot], history: Sequence[Line]) -> Prompt:
+    name = ask.cards[ask.side].name
+    blocks = [
+        "\n".join(
+            [
+                f"{INSTRUCTION[ask.side]}: {flat(shot.instruction)}",
+                *(f"{slot.name}: {_plain(shot.slots.get(slot.name))}" for slot in ask.written),
+                f"{name}: {shot.say}",
+            ]
+        )
+        for shot in shots
+    ]
+    if profile.persona and ask.system:
+        blocks.append(flat(ask.system))
+    if history:
+        blocks.append("\n".join(f"{ask.cards[line.side].name}: {line.text}" for line in history))
+    last = [f"{INSTRUCTION[ask.side]}: {flat(ask.instruction)}"]
+    if ask.repair:
+        last.append(f"(Mind: {', '.join(ask.repair)}.)")
+    last.append(f"{ask.written[0].name}:" if ask.written else f"{name}:")
+    blocks.append("\n".join(last))
+    stop = ("\n\n",) if ask.written else ("\n",)
+    return Prompt(text="\n\n".join(blocks), stop=stop)
+
+
+def flat(text: str) -> str:
+    """Return a text on one line: in a script, a line's end ends what it says."""
+    return re.sub(r"\s*\n\s*", " ", text).strip()
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else dump_json(value)
+
+
+def parse(ask: Ask, form: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Return the words and the written slots of a candidate.
+
+    Raises:
+        Unparsed: when it does not have the form that was asked for, or a slot is not of its type.
+    """
+    if form == "script":
+        said, raw = _parse_script(ask, text)
+    elif ask.written:
+        said, raw = _parse_json(text)
+    else:
+        said, raw = text, {}
+    slots = {}
+    for slot in ask.written:
+        if slot.name not in raw or raw[slot.name] in ("", None):
+            raise Unparsed(f"no {slot.name}")
+        try:
+            slots[slot.name] = coerce(slot, _read(slot, raw[slot.name]))
+        except SceneError as error:
+            raise Unparsed(str(error)) from None
+    return clean(said), slots
+
+
+def _parse_script(ask: Ask, text: str) -> tuple[str, dict[str, Any]]:
+    if not ask.written:
+        return text.strip().split("\n", 1)[0], {}
+    labels = [*(slot.name for slot in ask.written), ask.cards[ask.side].name]
+    lines = [line.strip() for line in f"{labels[0]}:{text}".strip().split("\n") if line.strip()]
+    if len(lines) < len(labels):
+        raise Unparsed("fewer lines than asked for")
+    values = []
+    for label, line in zip(labels, lines, strict=False):
+        if not line.startswith(f"{label}:"):
+            raise Unparsed(f"no line {label!r}")
+        values.append(line[len(label) + 1 :].strip())
+    return values[-1], dict(zip(labels[:-1], values, strict=False))
+
+
+def _parse_json(text: str) -> tuple[str, dict[str, Any]]:
+    try:
+        data = json.loads(text)
+        return str(data.pop("text")), data
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Unparsed("not the JSON object that was asked for") from None
+
+
+def _read(slot: Slot, value: Any) -> Any:
+    if slot.type == "list" and isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def clean(text: str) -> str:
+    """Return an utterance without the blanks and the pair of quotes around it; nothing else."""
+    text = " ".join(text.split())
+    for left, right in ('""', "“”", "''", "«»", "「」"):
+        if len(text) > 2 and text[0] == left and text[-1] == right and left not in text[1:-1]:
+            return text[1:-1].strip()
+    return text
+
+
+def complete(ask: Ask, form: str, said: str, slots: Mapping[str, Any]) -> str:
+    """Return an answer in the form that the prompt asks for: the inverse of `parse`."""
+    if form == "chat":
+        if not ask.written:
+            return said
+        return dump_json(
+            {**{slot.name: slots.get(slot.name) for slot in ask.written}, "text": said}
+        )
+    if not ask.written:
+        return f" {flat(said)}"
+    values = [_plain(slots.get(slot.name)) for slot in ask.written]
+    labels = [*(slot.name for slot in ask.written[1:]), ask.cards[ask.side].name]
+    lines = [f" {values[0]}"]
+    lines += [
+        f"{label}: {value}" for label, value in zip(labels, [*values[1:], flat(said)], strict=True)
+    ]
+    return "\n".join(lines)
+
+
+# -- a chat
+
+
+def _chat(ask: Ask, shots: Sequence[Shot], history: Sequence[Line]) -> Prompt:
+    name = ask.cards[ask.side].name
+    other = ask.cards["agent" if ask.side == "user" else "user"].name
+    parts = [ask.system] if ask.system else []
+    parts.append(
+        f"You speak as the {name}. The other side is the {other}. Answer with the {name}'s next "
+        "utterance alone, as the instruction in brackets says."
+    )
+    if shots:
+        parts.append("Examples of instructions and utterances:")
+        parts += [f"[{flat(shot.instruction)}]\n{_answer(ask, shot)}" for shot in shots]
+    messages = [Message("system", "\n\n".join(parts))]
+    last = f"[{flat(ask.instruction)}]"
+    if ask.repair:
+        last += f"\n[Your last attempt failed these checks: {', '.join(ask.repair)}. Mind them.]"
+    for line in history:
+        messages.append(Message("assistant" if line.side == ask.side else "user", line.text))
+    messages.append(Message("user", last))
+    schema = dump_json(schema_of(ask.written)) if ask.written else None
+    return Prompt(messages=tuple(_alternating(messages)), schema=schema)
+
+
+def _answer(ask: Ask, shot: Shot) -> str:
+    if not ask.written:
+        return shot.say
+    return dump_json({**{s.name: shot.slots.get(s.name) for s in ask.written}, "text": shot.say})
+
+
+def _alternating(messages: Sequence[Message]) -> list[Message]:
+    """Join neighbours of one role: many chat templates refuse two in a row."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and joined[-1].role == message.role:
+            joined[-1] = Message(message.role, f"{joined[-1].content}\n\n{message.content}")
+        elif joined and joined[-1].role == "system" and message.role == "assistant":
+            joined += [Message("user", "[You speak first.]"), message]
+        else:
+            joined.append(message)
+    return joined
+
+
+def schema_of(written: Sequence[Slot]) -> dict[str, Any]:
+    """Return the JSON schema of an utterance with the slots that the model writes."""
+    properties: dict[str, Any] = {slot.name: _slot_schema(slot) for slot in written}
+    properties["text"] = {"type": "string", "minLength": 1, "maxLength": _MAX_TEXT}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _slot_schema(slot: Slot) -> dict[str, Any]:
+    if slot.one_of:
+        return {"enum": list(slot.one_of)}
+    if slot.type == "list":
+        return {"type": "array", "items": _plain_schema(slot.of), "maxItems": 12}
+    return _plain_schema(slot.type)
+
+
+def _plain_schema(kind: str) -> dict[str, Any]:
+    if kind in ("text", "id"):
+        return {"type": "string", "minLength": 1, "maxLength": 120}
+    return {"type": kind}

@@ -1,0 +1,106 @@
+"""The exact prompts of a recorded dialogue, rendered again from its record.
+
+A record keeps the digest of each prompt and not the prompt, which would be the larger part of every
+row. The dialogue is played again with its own words and results, each prompt is rendered by the
+code that rendered it then, and the digest says whether it is the very same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from actors.conversation import Cast, Conversation
+from actors.prompts import render
+from actors.seat import Seat
+from actors.speaking import Spoken, Utterer
+from specs.domain import Domain, Side, Speech
+from specs.engine import Answer, EngineInfo, Request
+from specs.errors import DuologueError
+from specs.plan import PlanSource, make_plan
+from specs.records import Dialogue, Turn
+from specs.run_file import Profile
+from specs.scene import Calling, CallResult, Scene
+from specs.seeds import digest
+
+
+class _Silent:
+    """Stands for the engines and the store, which nobody asks."""
+
+    async def ask(self, request: Request, dialogue: str) -> Answer:
+        raise DuologueError("a recorded dialogue asks no engine")
+
+    def release(self, dialogue: str) -> None:
+        """There is nothing to forget."""
+
+    async def call(self, calling: Calling, scene: Scene) -> CallResult:
+        raise DuologueError("a recorded dialogue searches nothing")
+
+    async def similarity(self, text: str, references: object) -> float:
+        return 1.0
+
+
+class _Reenactment(Conversation):
+    """Plays the logged turns and renders what their speakers were shown."""
+
+    def __init__(self, cast: Cast, dialogue: Dialogue) -> None:
+        plan = make_plan(cast.domain, cast.source, dialogue.index)
+        super().__init__(cast, plan, dialogue.attempt, dialogue.turns)
+        self._recorded = {turn.index: turn for turn in dialogue.turns}
+        self.prompts: dict[int, str] = {}
+
+    async def _spoken(self, side: Side, speech: Speech, logged: Turn | None) -> Spoken:
+        self._render(side, speech)
+        return await super()._spoken(side, speech, logged)
+
+    def _render(self, side: Side, speech: Speech) -> None:
+        turn = self._recorded.get(self.scene.turn)
+        if turn is None:
+            raise DuologueError("the record ends here")
+        if turn.prompt_digest:
+            self.prompts[turn.index] = _matching(Utterer(self, side, speech), turn)
+
+
+def _matching(utterer: Utterer, turn: Turn) -> str:
+    """Return the prompt whose digest the turn has, or the likeliest with a note."""
+    first = ""
+    for prompt in _variants(utterer):
+        if digest(prompt)[:16] == turn.prompt_digest:
+            return prompt
+        first = first or prompt
+    return f"(much like this; the record holds its digest only)\n{first}"
+
+
+def _variants(utterer: Utterer) -> Iterator[str]:
+    """Yield the prompt as it is with all, half, ... of the history, and with fewer examples."""
+    shots = utterer.conversation.cast.shots(utterer.side, utterer.speech)
+    history = utterer.ask.history
+    profile = utterer.seat.profile
+    while True:
+        yield render(replace(utterer.ask, history=history), profile, shots).exact()
+        shown = min(len(history), profile.history)
+        if shown:
+            history = history[len(history) - shown // 2 :] if shown > 1 else []
+        elif shots:
+            shots = shots[:-1]
+        else:
+            return
+
+
+async def exact_prompts(
+    dialogue: Dialogue, domain: Domain, source: PlanSource, profiles: Mapping[Side, Profile]
+) -> dict[int, str]:
+    """Return the prompts by turn, as far as the record can be played again.
+
+    Args:
+        domain: as it was when the dialogue was made (the run's own copy of it).
+    """
+    silent = _Silent()
+    seats: dict[Side, Seat] = {
+        side: Seat(silent, EngineInfo("", "messages", 0, 1), profile)
+        for side, profile in profiles.items()
+    }
+    cast = Cast(domain, source, dialogue.run, seats, silent, max_turns=len(dialogue.turns) + 2)
+    reenactment = _Reenactment(cast, dialogue)
+    await reenactment.play()
+    return reenactment.prompts

@@ -1,0 +1,1 @@
+"""Documents for dialogues: embedding, store, planting of the wanted document, retriever."""

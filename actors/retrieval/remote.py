@@ -1,0 +1,150 @@
+"""The retriever as a Ray actor, and what conversations hold of it.
+
+Invariants: the actor's constructor does nothing that can fail (an error there during a restart
+ends an actor for good); searches are idempotent, so one that died with the actor is asked again; a
+call ends within its deadline, and what cannot succeed is not tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from actors.retrieval.request import SearchPage, SearchRequest
+from actors.retrieval.retriever import LocalRetriever
+from actors.retrieval.store import Corpus
+from specs.errors import DuologueError, RetrievalError
+from specs.run_file import RetrievalSection
+
+if TYPE_CHECKING:
+    from actors.retrieval.embedding import Vectors
+
+DEADLINE_S = 120.0
+"""For one call with all its attempts; a restart with its model takes about ten seconds."""
+
+ATTEMPTS = 8
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 4.0
+
+OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 4000}
+"""Of the actor; the engines need the cores, and the retriever takes one thread of what is left."""
+
+
+class NotLoadedError(RetrievalError):
+    """The actor has no corpus: it is new, or Ray has just brought it back."""
+
+
+class RetrieverActor:
+    """A `LocalRetriever` behind Ray.
+
+    The corpus comes with `start` and not with the constructor: Ray lets go of a constructor's
+    arguments in its object store, and a restart would not find them.
+    """
+
+    def __init__(self, section: RetrievalSection) -> None:
+        self._section = section
+        self._retriever: LocalRetriever | None = None
+
+    async def start(self, corpus: Corpus) -> None:
+        """Load the model and fill the store; raises RetrievalError."""
+        if self._retriever is None:
+            self._retriever = LocalRetriever(corpus, self._section)
+        await self._retriever.start()
+
+    async def search(self, request: SearchRequest) -> SearchPage:
+        """Return one page."""
+        return await self._ready().search(request)
+
+    async def embed(self, texts: tuple[str, ...]) -> Vectors:
+        """Return one normalized row a text."""
+        return await self._ready().embed(texts)
+
+    async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
+        """Return the cosines, shape (len(one), len(other))."""
+        return await self._ready().similarity(one, other)
+
+    def _ready(self) -> LocalRetriever:
+        if self._retriever is None:
+            raise NotLoadedError("the retriever has no corpus yet")
+        return self._retriever
+
+
+def start_actor(section: RetrievalSection, **options: Any) -> Any:
+    """Create the actor and return its handle; it loads at `start`.
+
+    Args:
+        options: of the actor, over `OPTIONS` (name, placement).
+    """
+    import ray
+
+    actor = ray.remote(RetrieverActor)
+    return actor.options(**{**OPTIONS, **options}).remote(section)
+
+
+class RetrieverClient:
+    """A `Retriever` that asks an actor, again where the actor died and Ray brings it back."""
+
+    def __init__(self, handle: Any, corpus: Corpus, deadline_s: float = DEADLINE_S) -> None:
+        self._handle = handle
+        self._corpus = corpus
+        self._deadline_s = deadline_s
+
+    async def start(self, deadline_s: float = 600.0) -> None:
+        """Load now rather than at the first search; raises RetrievalError."""
+        await self._call("start", self._corpus, deadline_s=deadline_s)
+
+    async def search(self, request: SearchRequest) -> SearchPage:
+        """Return one page (`Retriever.search`)."""
+        page: SearchPage = await self._call("search", request)
+        return page
+
+    async def embed(self, texts: tuple[str, ...]) -> Vectors:
+        """Return one normalized row a text."""
+        vectors: Vectors = await self._call("embed", texts)
+        return vectors
+
+    async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
+        """Return the cosines, shape (len(one), len(other))."""
+        cosines: Vectors = await self._call("similarity", one, other)
+        return cosines
+
+    async def _call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
+        from ray.exceptions import RayActorError, RayTaskError
+
+        seconds = deadline_s or self._deadline_s
+        ends = time.monotonic() + seconds
+        pause = FIRST_PAUSE_S
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with asyncio.timeout(max(ends - time.monotonic(), 0)):
+                    return await getattr(self._handle, method).remote(*arguments)
+            except RayTaskError as error:
+                if not isinstance(error.cause, NotLoadedError) or attempt == ATTEMPTS:
+                    raise _unwrapped(error, method) from None
+                await self.start(max(ends - time.monotonic(), 0.1))
+                continue
+            except TimeoutError:
+                raise RetrievalError(
+                    f"the retriever has not answered {method!r} for {seconds:g} s; "
+                    "see its actor's log on the Ray dashboard"
+                ) from None
+            except RayActorError as error:
+                if attempt == ATTEMPTS or time.monotonic() + pause > ends:
+                    raise RetrievalError(
+                        f"the retriever's actor does not come back ({_first_line(error)})"
+                    ) from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        raise AssertionError("unreachable")
+
+
+def _unwrapped(error: Exception, method: str) -> DuologueError:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, DuologueError):
+        return cause
+    return RetrievalError(f"the retriever failed in {method!r}: {_first_line(cause or error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,201 @@
+"""Search for conversations, in this process: everything that blocks happens in one thread.
+
+Invariants: a request is answered by its own draws and by the corpus alone, so that any replica
+gives the same page; whatever waits when the thread is free is embedded in one batch; an error of
+one request is that request's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from actors.retrieval import planting
+from actors.retrieval.embedding import (
+    Embedder,
+    Vectors,
+    corpus_vectors,
+    load_embedder,
+    vectors_digest,
+)
+from actors.retrieval.request import SearchPage, SearchRequest
+from actors.retrieval.store import Corpus, DocumentStore, Hit, Server
+from actors.tools import ToolError
+from specs.errors import DuologueError, RetrievalError
+from specs.run_file import RetrievalSection
+
+BATCH = 64
+"""Most requests embedded at once."""
+
+REMEMBERED = 4096
+"""Texts whose vectors are remembered."""
+
+
+class SearchCore:
+    """The embedding model and the store; blocking, for one thread."""
+
+    def __init__(self, embedder: Embedder, store: DocumentStore) -> None:
+        self._embedder = embedder
+        self._store = store
+        self._remembered: OrderedDict[str, Vectors] = OrderedDict()
+
+    @classmethod
+    def load(cls, corpus: Corpus, section: RetrievalSection) -> SearchCore:
+        """Load the model, and fill the store where it is not; raises RetrievalError."""
+        embedder = load_embedder(section.embedding)
+        server = Server(section.url, section.key_env) if section.url else None
+        store = DocumentStore.open(
+            corpus,
+            vectors_digest(embedder, corpus.texts),
+            lambda: corpus_vectors(embedder, corpus.texts),
+            server,
+        )
+        return cls(embedder, store)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return one row a text; texts seen lately are not embedded again."""
+        # A model may write half a surrogate pair, which no tokenizer takes.
+        texts = [text.encode(errors="replace").decode() for text in texts]
+        missing = [text for text in dict.fromkeys(texts) if text not in self._remembered]
+        if missing:
+            for text, vector in zip(missing, self._embedder.encode(missing), strict=True):
+                self._remembered[text] = vector
+        found = []
+        for text in texts:
+            self._remembered.move_to_end(text)
+            found.append(self._remembered[text])
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return np.stack(found) if found else np.zeros((0, 0), dtype=np.float32)
+
+    def page(self, request: SearchRequest) -> SearchPage:
+        """Return one page of a search or of suggestions."""
+        if request.planted is not None and request.planted not in self._store:
+            raise ToolError(
+                f"search: the planted document {request.planted!r} is not in the corpus"
+            )
+        if request.query is None:
+            drawn = planting.suggestions(self._store.corpus.ids, request.apart, request.draws)
+            ids = request.page_of(drawn, str)
+            return SearchPage(tuple(ids), (1.0,) * len(ids))
+        vector = self.embed([request.query])[0]
+
+        def others(offset: int, limit: int) -> list[Hit]:
+            return self._store.search(vector, offset, limit, request.apart, request.min_score)
+
+        hits = request.page_of(others, lambda id_: Hit(id_, self._store.similarity(vector, id_)))
+        return SearchPage(tuple(hit.id for hit in hits), tuple(hit.score for hit in hits))
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+
+@dataclass(slots=True)
+class _Job:
+    """Something asked of the thread: a search, or texts to embed."""
+
+    asked: SearchRequest | tuple[str, ...]
+    answer: Future[Any]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        if isinstance(self.asked, SearchRequest):
+            return (self.asked.query,) if self.asked.query is not None else ()
+        return self.asked
+
+
+class LocalRetriever:
+    """A `Retriever` in this process; starts when it is first asked."""
+
+    def __init__(self, corpus: Corpus, section: RetrievalSection) -> None:
+        self._corpus = corpus
+        self._section = section
+        self._core: SearchCore | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retriever")
+        self._jobs: deque[_Job] = deque()
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Load the model and fill the store; once, however often it is called."""
+        await self.embed(())
+
+    async def search(self, request: SearchRequest) -> SearchPage:
+        """Return one page (`Retriever.search`)."""
+        page: SearchPage = await self._ask(request)
+        return page
+
+    async def embed(self, texts: tuple[str, ...]) -> Vectors:
+        """Return one normalized row a text."""
+        vectors: Vectors = await self._ask(tuple(texts))
+        return vectors
+
+    async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
+        """Return the cosines, shape (len(one), len(other))."""
+        if not one or not other:
+            return np.zeros((len(one), len(other)), dtype=np.float32)
+        vectors = await self.embed((*one, *other))
+        return np.asarray(vectors[: len(one)] @ vectors[len(one) :].T, dtype=np.float32)
+
+    async def stop(self) -> None:
+        """Answer what waits, then let go of the store; the retriever is of no use afterwards."""
+        if not self._stopped:
+            self._stopped = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._thread.shutdown(wait=False)
+
+    async def _ask(self, asked: SearchRequest | tuple[str, ...]) -> Any:
+        job = _Job(asked, Future())
+        if self._stopped:
+            raise RetrievalError("the retriever has been stopped")
+        self._jobs.append(job)
+        self._thread.submit(self._serve)
+        return await asyncio.wrap_future(job.answer)
+
+    # -- in the thread
+
+    def _load(self) -> SearchCore:
+        if self._core is None:
+            self._core = SearchCore.load(self._corpus, self._section)
+        return self._core
+
+    def _close(self) -> None:
+        if self._core is not None:
+            self._core.close()
+
+    def _serve(self) -> None:
+        jobs: list[_Job] = []
+        while self._jobs and len(jobs) < BATCH:
+            job = self._jobs.popleft()
+            if job.answer.set_running_or_notify_cancel():
+                jobs.append(job)
+        if not jobs:
+            return
+        try:
+            core = self._load()
+            core.embed([text for job in jobs for text in job.texts])
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            for job in jobs:
+                job.answer.set_exception(_failure(error))
+            return
+        for job in jobs:
+            try:
+                job.answer.set_result(
+                    core.page(job.asked)
+                    if isinstance(job.asked, SearchRequest)
+                    else core.embed(job.asked)
+                )
+            except Exception as error:  # noqa: BLE001 - its caller gets it
+                job.answer.set_exception(_failure(error))
+
+
+def _failure(error: Exception) -> DuologueError:
+    if isinstance(error, DuologueError):
+        return error
+    return RetrievalError(f"the retriever failed: {type(error).__name__}: {error}")

@@ -1,0 +1,256 @@
+"""The baseline: one prompt writes a whole dialogue.
+
+The walk is taken first, without words (slots are what a reference would say, searches are real);
+then one prompt lists every step's instruction, and one answer of the agent's engine has to hold all
+utterances, a numbered line each. Checks are made and recorded, but nothing is asked for again: that
+is what the baseline is compared for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.conversation import Cast, Progress, make_record
+from actors.prompts import Prompt, clean, flat
+from actors.seat import request
+from actors.speaking import Stopped
+from specs.checks import Utterance, run_checks
+from specs.domain import Edge, Side, Speech
+from specs.engine import Answer, Message
+from specs.errors import DuologueError, EngineError, Unavailable
+from specs.plan import Plan
+from specs.records import Dialogue, StopReason, Turn
+from specs.scene import CallResult, Moves, Scene
+from specs.seeds import digest, seed
+
+TOKENS_A_TURN = 48
+"""Room for each utterance, in tokens; the label takes some of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One utterance to be written: what is told about it, and what is recorded with it."""
+
+    side: Side
+    name: str
+    speech: Speech
+    instruction: str
+    reference: str
+    scope: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+
+class SinglePrompt:
+    """One dialogue, written by one request."""
+
+    def __init__(self, cast: Cast, plan: Plan, attempt: int = 0) -> None:
+        self.cast = cast
+        self.plan = plan
+        self.scene = Scene(cast.domain, plan)
+        self.steps: list[Step] = []
+        self.turns: list[Turn] = []
+        self._attempt = attempt
+        self._started = cast.now()
+
+    async def play(self) -> Dialogue:
+        """Walk, ask once, and return the record.
+
+        Raises:
+            Unavailable: when the engine or the store stays out of reach.
+        """
+        error = ""
+        seat = self.cast.seats["agent"]
+        try:
+            reason = await self._walk()
+            if reason is StopReason.ENDED:
+                reason = await self._write()
+        except Stopped as stopped:
+            reason, error = stopped.reason, str(stopped)
+        except (Unavailable, EngineError):
+            raise
+        except DuologueError as problem:
+            reason, error = StopReason.ERROR, str(problem)
+        finally:
+            seat.client.release(self.plan.walk_id)
+        progress = Progress(self.scene, self.turns, self._attempt, self._started)
+        return make_record(self.cast, self.plan, progress, reason, error)
+
+    # -- the walk
+
+    async def _walk(self) -> StopReason:
+        scene = self.scene
+        if self.cast.domain.open == "agent":
+            await self._agent_step(scene.begin())
+        while not scene.ended:
+            if scene.turn + 2 > self.cast.max_turns:
+                return StopReason.TURN_LIMIT
+            edge = scene.draw_edge()
+            if edge is None:
+                return StopReason.NO_EDGE
+            self._user_step(edge)
+            await self._agent_step(scene.take(edge, scene.slots))
+        return StopReason.ENDED
+
+    def _user_step(self, edge: Edge) -> None:
+        scene = self.scene
+        settled = scene.settle(edge.speech, "user")
+        scene.slots = scene.reference_slots(edge.speech, "user", None, settled)
+        fields = {
+            "state": scene.node,
+            "intent": edge.intent or "",
+            "edge": edge.number,
+            "slots": scene.slots,
+        }
+        self._step("user", edge.speech, fields)
+
+    async def _agent_step(self, moves: Moves) -> None:
+        scene = self.scene
+        await self._move(moves)
+        speech = self.cast.domain.states[scene.speaking].speech
+        scene.reply = scene.settle(speech, "agent")
+        fields: dict[str, Any] = {"state": scene.speaking, "reply": scene.reply}
+        if scene.calls:
+            calling, result = scene.calls[-1]
+            fields["call"] = {"tool": calling.tool, "arguments": calling.arguments}
+            fields["result_ids"], fields["result_scores"] = result.ids, result.scores
+            fields["result"] = result.value
+        self._step("agent", speech, fields)
+
+    async def _move(self, moves: Moves) -> None:
+        try:
+            calling = next(moves)
+            while True:
+                result: CallResult = await self.cast.caller.call(calling, self.scene)
+                calling = moves.send(result)
+        except StopIteration:
+            return
+
+    def _step(self, side: Side, speech: Speech, fields: Mapping[str, Any]) -> None:
+        scene = self.scene
+        scope = scene.scope()
+        assert speech.say is not None
+        instruction = flat(speech.say.render(scope, scene.draws("say")))
+        reference = ""
+        if self.cast.seats["agent"].info.takes == "references" and speech.references:
+            chosen = scene.draws("reference").choice(speech.references)
+            reference = flat(chosen.say.render(scope, scene.draws("reference say")))
+        name = self.cast.cards[side].name
+        kept = {**fields, "memory": scene.memory}
+        self.steps.append(Step(side, name, speech, instruction, reference, scope, kept))
+        scene.turn += 1
+
+    # -- the words
+
+    async def _write(self) -> StopReason:
+        seat = self.cast.seats["agent"]
+        prompt = self._prompt()
+        tokens: Sequence[int] = ()
+        if seat.tokenizer is not None:
+            tokens = await asyncio.to_thread(seat.encode, prompt)
+        room = TOKENS_A_TURN * len(self.steps)
+        if seat.info.window and len(tokens) + room > seat.info.window:
+            raise Stopped(
+                StopReason.OVERFLOW,
+                f"the prompt of {len(tokens)} tokens and {len(self.steps)} utterances do not fit "
+                f"the window of {seat.info.window}",
+            )
+        drawn = seed(self.plan.walk_id, "single_prompt")
+        sampling = seat.sampling(prompt, drawn, 1, max_tokens=room)
+        id_ = f"{self.plan.walk_id}:all"
+        answers = (self._answer(),) if seat.info.takes == "references" else ()
+        asked = request(seat, id_, prompt, sampling, tokens, answers, self.plan.index)
+        answer = await seat.client.ask(asked, self.plan.walk_id)
+        if answer.failure is not None:
+            if answer.failure.permanent:
+                raise Stopped(StopReason.REFUSED, answer.failure.message)
+            raise Unavailable(f"{seat.info.model}: {answer.failure.message}")
+        candidate = answer.candidates[0]
+        said = self._parse(candidate.text)
+        for step, text in zip(self.steps, said, strict=False):
+            self._record(step, text, prompt, answer, drawn)
+        if len(said) < len(self.steps):
+            raise Stopped(
+                StopReason.UNPARSED, f"{len(said)} of {len(self.steps)} numbered lines were written"
+            )
+        return StopReason.ENDED
+
+    def _prompt(self) -> Prompt:
+        cards = self.cast.cards
+        plan = "\n".join(
+            f"{number}. {step.name}: {step.instruction}"
+            for number, step in enumerate(self.steps, start=1)
+        )
+        head = (
+            f"A conversation between a {cards['user'].name} and a {cards['agent'].name}. "
+            f"{flat(self.cast.domain.description)}"
+        )
+        if self.plan.persona.text:
+            head += f"\nThe {cards['user'].name}: {flat(self.plan.persona.text)}"
+        told = f"{head}\n\nWhat each of them says, in order:\n{plan}"
+        if self.cast.seats["agent"].profile.form == "script":
+            return Prompt(
+                text=f"{told}\n\nThe conversation, word for word:\n1. {self.steps[0].name}:"
+            )
+        asked = (
+            "Write the conversation word for word, one utterance a line, each with its number "
+            f"and speaker as in the list, from `1. {self.steps[0].name}: ...` to the last, and "
+            "nothing else."
+        )
+        return Prompt(messages=(Message("user", f"{told}\n\n{asked}"),))
+
+    def _answer(self) -> str:
+        """Return the whole dialogue as the reference engine says it, in the form asked for."""
+        lines = [f"{n}. {s.name}: {s.reference}" for n, s in enumerate(self.steps, start=1)]
+        text = "\n".join(lines)
+        if self.cast.seats["agent"].profile.form == "script":
+            return text.removeprefix(f"1. {self.steps[0].name}:")
+        return text
+
+    def _parse(self, text: str) -> list[str]:
+        """Return the utterances as far as they are there in order."""
+        if self.cast.seats["agent"].profile.form == "script":
+            text = f"1. {self.steps[0].name}:{text}"
+        said: list[str] = []
+        for line in text.splitlines():
+            if len(said) == len(self.steps):
+                break
+            label = re.escape(self.steps[len(said)].name)
+            match = re.match(rf"\s*{len(said) + 1}\.\s*{label}\s*:\s*(.+)", line, re.IGNORECASE)
+            if match:
+                said.append(clean(match.group(1)))
+        return said
+
+    def _record(self, step: Step, text: str, prompt: Prompt, answer: Answer, drawn: int) -> None:
+        seat = self.cast.seats["agent"]
+        utterance = Utterance(
+            text=text,
+            instruction=step.instruction,
+            heard=self.turns[-1].text if self.turns else "",
+            earlier=[turn.text for turn in self.turns if turn.role == step.side],
+            names=[card.name for card in self.cast.cards.values()],
+        )
+        checks = run_checks(step.speech, utterance, step.scope, self.scene.draws("check"))
+        first = not self.turns
+        self.turns.append(
+            Turn(
+                index=len(self.turns),
+                role=step.side,
+                text=text,
+                source="reference" if step.reference else "model",
+                checks=tuple(checks),
+                seed=drawn,
+                sampling={"form": seat.profile.form, "temperature": seat.profile.temperature},
+                prompt_digest=digest(prompt.exact())[:16],
+                model=seat.info.model,
+                adapter=seat.info.adapter,
+                replica=answer.replica,
+                prompt_tokens=answer.prompt_tokens if first else 0,
+                cached_tokens=answer.cached_tokens if first else 0,
+                completion_tokens=answer.completion_tokens if first else 0,
+                **step.fields,
+            )
+        )

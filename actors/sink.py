@@ -1,0 +1,203 @@
+"""The sink as an actor: `SinkCore` behind async methods, with all writing in a thread.
+
+Invariants: the event loop never waits for a disk; one file is written at a time; `finish` answers
+only when its dialogue is durable; a write that fails is tried again under the same name, and when
+that does not help every caller gets the error, for nothing may be lost in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from actors.parts import Folder
+from actors.sink_core import (
+    Begun,
+    LogBatch,
+    LoggedTurn,
+    PartBatch,
+    Recovered,
+    SinkCore,
+    SinkLimits,
+    SinkStats,
+    Stored,
+)
+from specs.errors import DuologueError, InputError
+from specs.records import Dialogue
+
+__all__ = [
+    "SINK_OPTIONS",
+    "Begun",
+    "LogBatch",
+    "LoggedTurn",
+    "PartBatch",
+    "Recovered",
+    "SinkActor",
+    "SinkCore",
+    "SinkLimits",
+    "SinkStats",
+    "Stored",
+]
+
+SINK_OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 10_000}
+"""For `ray.remote(SinkActor).options(...)`: every dialogue may wait in `finish` at once."""
+
+_TRIES = 3
+_BACKLOG = 4  # log files' worth of turns that may wait before `turns` makes its callers wait
+
+T = TypeVar("T")
+
+
+class SinkActor:
+    """One sink. Every method opens it first, so that a restarted actor serves at once."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        number: int,
+        sinks: int,
+        limits: SinkLimits | None = None,
+        retry_s: float = 1.0,
+    ) -> None:
+        """Take the round's folder (`RunFolder.round`); nothing is read before `open`."""
+        limits = limits or SinkLimits()
+        self._core = SinkCore(folder, number, sinks, limits, uuid.uuid4().hex[:8])
+        self._limits, self._retry_s = limits, retry_s
+        self._opening, self._writing = asyncio.Lock(), asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._first: Recovered | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._failed: DuologueError | None = None
+        self._closed = False
+
+    async def open(self) -> Recovered:
+        """Read back what is on disk; later calls tell what is known by then."""
+        async with self._opening:
+            if self._first is None:
+                self._first = await asyncio.to_thread(self._core.open)
+                self._writer = asyncio.create_task(self._write_on())
+                return self._first
+        return self._core.recovered(self._first.max_epoch, self._first.warnings)
+
+    async def begin(self, index: int, walk_id: str, epoch: int) -> Begun:
+        """Start or take over a dialogue: says whether to play it, and from which turns on."""
+        await self._ready()
+        begun = self._core.begin(index, walk_id, epoch)
+        if begun.status == "stored" and not self._core.has(index):
+            await self._flushed()
+        return begun
+
+    async def turns(self, turns: Sequence[LoggedTurn]) -> tuple[int, ...]:
+        """Buffer turns for the log; returns the indices refused (stored, or an older epoch)."""
+        await self._ready()
+        refused = self._core.turns(turns)
+        if self._core.log_size >= self._limits.log_bytes:
+            self._wake.set()
+        await self._until(lambda: self._core.log_size < _BACKLOG * self._limits.log_bytes)
+        return refused
+
+    async def finish(self, dialogue: Dialogue, epoch: int) -> Stored:
+        """Store a finished dialogue; answers `stored` or `duplicate` when it is durable."""
+        await self._ready()
+        stored = self._core.finish(dialogue, epoch)
+        if self._core.log_size >= self._limits.log_bytes:
+            self._wake.set()
+        if stored != "stale" and not self._core.has(dialogue.index):
+            await self._flushed()
+        return stored
+
+    async def flush(self) -> None:
+        """Write all turns to the log and all finished dialogues into a part."""
+        await self._ready()
+        await self._write(cut=True)
+
+    async def stats(self) -> SinkStats:
+        """Return what the sink holds now."""
+        await self._ready()
+        return self._core.stats()
+
+    async def close(self) -> None:
+        """Flush, and end; safe to call twice. Afterwards every other method is refused."""
+        if self._closed:
+            return
+        await self._ready()
+        self._closed = True
+        if self._writer is not None:
+            self._wake.set()
+            await self._writer
+        await self._write(cut=True)
+        async with self._writing:
+            await self._in_thread(self._core.delete_foreign)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        if self._first is None:
+            await self.open()
+        if self._failed is not None:
+            raise self._failed
+        if self._closed:
+            raise DuologueError("this sink is closed")
+
+    async def _flushed(self) -> None:
+        ticket = self._core.ticket if self._core.log_size else self._core.ticket - 1
+        await self._until(lambda: self._core.flushed >= ticket)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: holds() or self._failed is not None)
+        if self._failed is not None and not holds():
+            raise self._failed
+
+    async def _write_on(self) -> None:
+        while not self._closed and self._failed is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._limits.log_interval_s)
+            self._wake.clear()
+            with contextlib.suppress(DuologueError):  # kept in _failed, for the callers
+                await self._write(cut=False)
+
+    async def _write(self, cut: bool) -> None:
+        async with self._writing:
+            batch = self._core.take_log()
+            if batch is not None:
+                rows = await self._in_thread(self._core.write_batch, batch)
+                self._core.log_written(batch, rows)
+                await self._tell()
+            if cut or self._core.part_due:
+                await self._cut()
+
+    async def _cut(self) -> None:
+        part = self._core.take_part()
+        if part is not None:
+            await self._in_thread(self._core.write_rows, part)
+            await self._in_thread(self._core.delete_logs, self._core.part_written(part))
+
+    async def _in_thread(self, write: Callable[..., T], *arguments: Any) -> T:
+        if self._failed is not None:
+            raise self._failed
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return await asyncio.to_thread(write, *arguments)
+            except Exception as error:
+                if attempt < _TRIES and not isinstance(error, InputError):
+                    await asyncio.sleep(self._retry_s * attempt)
+                    continue
+                self._failed = _as_failure(error)
+                await self._tell()
+                raise self._failed from error
+        raise AssertionError("unreachable")
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def _as_failure(error: Exception) -> DuologueError:
+    if isinstance(error, DuologueError):
+        return error
+    return DuologueError(f"the sink cannot write: {type(error).__name__}: {error}")

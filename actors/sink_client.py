@@ -1,0 +1,70 @@
+"""The sinks behind their actors' handles: turns go in small batches, ends at once.
+
+Invariants: a dialogue's turns reach its sink in order; what a dying sink did not take is sent again
+(a sink knows what it has); the end of a dialogue carries all its turns, so a lost batch costs
+nothing but the log's freshness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from actors.ledger_client import call_again
+from actors.sink import Begun, LoggedTurn
+from specs.errors import DuologueError
+from specs.records import Dialogue, Turn
+
+_log = logging.getLogger(__name__)
+
+INTERVAL_S = 0.25
+"""How long a turn may wait for others on their way to a sink; the log's own interval is longer."""
+
+
+class RaySinks:
+    """Implements `actors.walker.SinkClient` over all sinks of a run."""
+
+    def __init__(self, handles: Sequence[Any], name: str) -> None:
+        self._handles = list(handles)
+        self._name = name
+        self._waiting: list[list[LoggedTurn]] = [[] for _ in handles]
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
+        """Return the turns that an interrupted dialogue has; None when it is not to be played."""
+        begun: Begun = await call_again(self._of(index), "begin", index, walk_id, epoch)
+        return begun.turns if begun.status == "play" else None
+
+    async def turn(self, index: int, walk_id: str, epoch: int, turn: Turn) -> None:
+        """Log a turn; returns once it is buffered here."""
+        place = index % len(self._handles)
+        self._waiting[place].append(LoggedTurn(index, walk_id, epoch, turn))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._soon())
+
+    async def finish(self, dialogue: Dialogue, epoch: int) -> None:
+        """Keep a dialogue; returns once it is durable."""
+        await call_again(self._of(dialogue.index), "finish", dialogue, epoch)
+
+    async def flush(self) -> None:
+        """Send what waits."""
+        await asyncio.gather(*(self._send(place) for place in range(len(self._handles))))
+
+    def _of(self, index: int) -> Any:
+        return self._handles[index % len(self._handles)]
+
+    async def _soon(self) -> None:
+        await asyncio.sleep(INTERVAL_S)
+        while any(self._waiting):
+            await self.flush()
+
+    async def _send(self, place: int) -> None:
+        turns, self._waiting[place] = self._waiting[place], []
+        if not turns:
+            return
+        try:
+            await call_again(self._handles[place], "turns", turns)
+        except DuologueError as error:
+            _log.warning("%d turns did not reach the log of sink %d: %s", len(turns), place, error)

@@ -1,0 +1,331 @@
+"""One utterance: ask, check, ask for more, repair, fall back on a person's words.
+
+Few candidates are asked for first and more only when those fail, because candidates cost nearly
+what requests cost; a turn never loops: two batches, one repair, then the reference, then a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render
+from actors.seat import Seat, request
+from specs.checks import SIMILARITY, Utterance, pending, run_checks
+from specs.domain import Side, Slot, Speech
+from specs.engine import Answer, Candidate, Failure
+from specs.errors import DuologueError, ExpressionError, Unavailable
+from specs.records import CheckResult, StopReason
+from specs.scene import SceneError
+from specs.seeds import digest, seed
+
+if TYPE_CHECKING:
+    from actors.conversation import Conversation
+
+REFERENCES = 4
+"""References rendered for one turn at most: enough to vary, cheap enough for every turn."""
+
+
+class Stopped(DuologueError):
+    """The dialogue cannot go on by its own doing."""
+
+    def __init__(self, reason: StopReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What was said: the words, the slots (agent: the reply), and the rest of the turn's record."""
+
+    text: str
+    slots: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A candidate with its checks; `text` is what it says, or all of it when it did not parse."""
+
+    text: str
+    slots: Mapping[str, Any]
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+async def speak(conversation: Conversation, side: Side, speech: Speech) -> Spoken:
+    """Return what a side says.
+
+    Raises:
+        Stopped: when there are no words, not even a reference's, or the prompt does not fit.
+        Unavailable: when the engine stays out of reach.
+    """
+    turn = Utterer(conversation, side, speech)
+    first, more = turn.seat.profile.candidates
+    for attempt, count in enumerate((first, more)):
+        if count and (spoken := await turn.attempt(attempt, count)):
+            return spoken
+    if turn.seat.profile.repair and turn.failed:
+        turn.ask = replace(turn.ask, repair=tuple(turn.failed))
+        if spoken := await turn.attempt(2, 1):
+            return spoken
+    return turn.reference()
+
+
+class Utterer:
+    """The work on one utterance."""
+
+    def __init__(self, conversation: Conversation, side: Side, speech: Speech) -> None:
+        scene = conversation.scene
+        self.conversation = conversation
+        self.side: Side = side
+        self.speech = speech
+        self.seat: Seat = conversation.cast.seats[side]
+        self.settled = scene.settle(speech, side)
+        self._hold(self.settled)
+        written: tuple[Slot, ...] = tuple(s for s in speech.slots.values() if s.value is None)
+        assert speech.say is not None
+        instruction = speech.say.render(scene.scope(), scene.draws("say"))
+        self.ask = Ask(
+            side=side,
+            cards=conversation.cast.cards,
+            system=conversation.system(side),
+            speech=speech,
+            instruction=instruction,
+            written=written,
+            history=conversation.history(),
+        )
+        self.rejected: list[str] = []
+        self.failed: list[str] = []
+        self.tokens = 0
+        self.last: dict[str, Any] = {}
+        self._references: list[tuple[str, dict[str, Any]]] | None = None
+
+    def _hold(self, slots: Mapping[str, Any]) -> None:
+        # Checks and templates see the slots of the candidate in hand.
+        if self.side == "user":
+            self.conversation.scene.slots = slots
+        else:
+            self.conversation.scene.reply = slots
+
+    async def attempt(self, attempt: int, count: int) -> Spoken | None:
+        """Ask for candidates; return the first that passes, or None."""
+        scene = self.conversation.scene
+        walk = self.conversation.plan.walk_id
+        prompt, tokens = await self._fit()
+        request_seed = seed(walk, scene.turn, attempt)
+        sampling = self.seat.sampling(prompt, request_seed, count)
+        asked = request(
+            self.seat,
+            f"{walk}:{scene.turn}:{attempt}",
+            prompt,
+            sampling,
+            tokens,
+            self._answers() if self.seat.info.takes == "references" else (),
+            self.conversation.plan.index,
+        )
+        answer = await self.seat.client.ask(asked, walk)
+        if answer.failure is not None:
+            self._fail(answer.failure)
+        self.tokens += answer.completion_tokens
+        for number, candidate in enumerate(answer.candidates):
+            judged = await self._judge(candidate)
+            if judged.passed:
+                record = self._record(prompt, answer, candidate, judged, attempt, number, count)
+                self._hold(judged.slots)
+                return Spoken(judged.text, judged.slots, record)
+            self.rejected.append(judged.text)
+            failed = [check.name for check in judged.checks if not check.passed]
+            self.failed += [name for name in failed if name not in self.failed]
+        self.last = self._spent(prompt, answer, request_seed)
+        return None
+
+    def _fail(self, failure: Failure) -> None:
+        if failure.kind == "overflow":
+            raise Stopped(StopReason.OVERFLOW, failure.message)
+        if failure.kind == "refused":
+            raise Stopped(StopReason.REFUSED, failure.message)
+        raise Unavailable(f"{self.side}'s engine {self.seat.info.model}: {failure.message}")
+
+    async def _fit(self) -> tuple[Prompt, Sequence[int]]:
+        """Render, and leave the oldest history out until prompt and answer fit the window."""
+        shots = self.conversation.cast.shots(self.side, self.speech)
+        history = self.ask.history
+        while True:
+            prompt = render(replace(self.ask, history=history), self.seat.profile, shots)
+            if self.seat.tokenizer is None:
+                return prompt, ()
+            if self.seat.executor is None:
+                tokens = self.seat.encode(prompt)
+            else:
+                loop = asyncio.get_running_loop()
+                tokens = await loop.run_in_executor(self.seat.executor, self.seat.encode, prompt)
+            room = self.seat.info.window - self.seat.profile.max_tokens
+            if not self.seat.info.window or len(tokens) <= room:
+                return prompt, tokens
+            shown = min(len(history), self.seat.profile.history)
+            if not shown and not shots:
+                raise Stopped(
+                    StopReason.OVERFLOW,
+                    f"the {self.side}'s prompt has {len(tokens)} tokens, and the window of "
+                    f"{self.seat.info.window} leaves room for {room}",
+                )
+            if shown:
+                history = history[len(history) - shown // 2 :] if shown > 1 else []
+            else:
+                shots = shots[:-1]
+
+    async def _judge(self, candidate: Candidate) -> Judged:
+        try:
+            said, written = parse(self.ask, self.seat.profile.form, candidate.text)
+        except Unparsed as problem:
+            check = CheckResult(f"form: {problem}"[:80], None, False)
+            return Judged(candidate.text.strip(), self.settled, (check,))
+        slots = {**self.settled, **written}
+        checks = self._checks(said, slots, candidate.finish_reason != "length")
+        judged = Judged(said, slots, tuple(checks))
+        return await self._similar(judged) if judged.passed else judged
+
+    def _checks(self, said: str, slots: Mapping[str, Any], finished: bool) -> list[CheckResult]:
+        scene = self.conversation.scene
+        self._hold(slots)
+        utterance = Utterance(
+            text=said,
+            instruction=self.ask.instruction,
+            heard=scene.heard,
+            earlier=self.conversation.earlier(self.side),
+            names=[card.name for card in self.ask.cards.values()],
+            finished=finished,
+        )
+        results = run_checks(self.speech, utterance, scene.scope(), scene.draws("check"))
+        self._hold(self.settled)
+        return results
+
+    async def _similar(self, judged: Judged) -> Judged:
+        checks = list(judged.checks)
+        for call in pending(self.speech):
+            scope = self.conversation.scene.scope()
+            least = float(call.arguments[0].evaluate(scope)) if call.arguments else SIMILARITY
+            # Examples are a person's words as much as references are.
+            texts = [said for said, _ in self.references()]
+            texts += [shot.say for shot in self.conversation.cast.shots(self.side, self.speech)]
+            value = await self.conversation.cast.caller.similarity(judged.text, texts)
+            checks.append(CheckResult("similar", round(value, 4), value >= least))
+        return replace(judged, checks=tuple(checks))
+
+    # -- references
+
+    def references(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return some of the references with their slots, those first that were not said yet."""
+        if self._references is None:
+            scene = self.conversation.scene
+            order = list(self.speech.references)
+            draws: random.Random = scene.draws("reference")
+            draws.shuffle(order)
+            said_before = set(self.conversation.earlier(self.side))
+            fresh: list[tuple[str, dict[str, Any]]] = []
+            stale: list[tuple[str, dict[str, Any]]] = []
+            for reference in order:
+                try:
+                    slots = scene.reference_slots(self.speech, self.side, reference, self.settled)
+                    self._hold(slots)
+                    text = clean(reference.say.render(scene.scope(), scene.draws("reference say")))
+                except (ExpressionError, SceneError):
+                    continue  # this one does not suit the document; another may
+                finally:
+                    self._hold(self.settled)
+                if text:
+                    (stale if text in said_before else fresh).append((text, slots))
+                if len(fresh) == REFERENCES:
+                    break
+            self._references = fresh or stale
+        return self._references
+
+    def _answers(self) -> list[str]:
+        form = self.seat.profile.form
+        return [complete(self.ask, form, said, slots) for said, slots in self.references()]
+
+    def reference(self) -> Spoken:
+        """Return a person's words in the model's place; raises Stopped when there are none."""
+        references = self.references()
+        if not references:
+            raise Stopped(
+                StopReason.NO_WORDS,
+                f"no candidate of the {self.side} passed ({', '.join(self.failed)}), and there is "
+                "no reference",
+            )
+        said, slots = references[0]
+        checks = self._checks(said, slots, finished=True)
+        self._hold(slots)
+        record = {
+            **self.last,
+            "source": "reference",
+            "checks": tuple(checks),
+            "rejected": tuple(self.rejected),
+            "completion_tokens": self.tokens,
+        }
+        return Spoken(said, slots, record)
+
+    # -- the record
+
+    def _record(
+        self,
+        prompt: Prompt,
+        answer: Answer,
+        candidate: Candidate,
+        judged: Judged,
+        attempt: int,
+        number: int,
+        count: int,
+    ) -> dict[str, Any]:
+        source = "repair" if attempt == 2 else "model"
+        if self.seat.info.takes == "references":
+            source = "reference"
+        record = self._spent(
+            prompt,
+            answer,
+            seed(self.conversation.plan.walk_id, self.conversation.scene.turn, attempt) + number,
+        )
+        record["sampling"] = {
+            **record["sampling"],
+            "n": count,
+            "attempt": attempt,
+            "candidate": number,
+        }
+        return {
+            **record,
+            "source": source,
+            "checks": judged.checks,
+            "rejected": tuple(self.rejected),
+            "finish_reason": candidate.finish_reason,
+            "completion_tokens": self.tokens,
+        }
+
+    def _spent(self, prompt: Prompt, answer: Answer, drawn: int) -> dict[str, Any]:
+        profile = self.seat.profile
+        return {
+            "seed": drawn,
+            "sampling": {
+                "form": profile.form,
+                "temperature": profile.temperature,
+                "top_p": profile.top_p,
+                "max_tokens": profile.max_tokens,
+            },
+            "prompt_digest": digest(prompt.exact())[:16],
+            "model": self.seat.info.model,
+            "adapter": self.seat.info.adapter,
+            "replica": answer.replica,
+            "prompt_tokens": answer.prompt_tokens,
+            "cached_tokens": answer.cached_tokens,
+            "completion_tokens": self.tokens,
+            "queue_s": answer.queue_s,
+            "prefill_s": answer.prefill_s,
+            "decode_s": answer.decode_s,
+        }

@@ -1,0 +1,208 @@
+"""The turn log: what is known of dialogues in progress, kept in small immutable files.
+
+Invariants: an entry is known by (index, epoch, turn), and a later entry of the same name replaces
+an earlier one. A turn of a newer epoch says that what older epochs logged from that turn on is
+void, so that a dialogue begun anew never continues with turns of its former self. Only turns
+without a gap count. An end carries the number of turns in `turn`: what was logged beyond them is
+void, and without all of them the dialogue is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from actors.parts import SUFFIX, Folder, check_file, read_batches, write_part
+from specs.errors import InputError
+from specs.records import (
+    Dialogue,
+    Turn,
+    dialogue_from_row,
+    dialogue_row,
+    dump_json,
+    log_schema,
+    turn_from_row,
+    turn_row,
+)
+
+_TIMES = ("started_at", "ended_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the log: a turn, or a dialogue's end."""
+
+    index: int
+    walk_id: str
+    epoch: int
+    turn: int
+    kind: str
+    body: str
+
+    @property
+    def size(self) -> int:
+        """Roughly its bytes."""
+        return len(self.body) + 128
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What the log knows of a dialogue in progress."""
+
+    walk_id: str
+    epoch: int
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogContents:
+    """What a log holds.
+
+    Attributes:
+        unfinished, finished: by index; a finished dialogue with the epoch it ended in.
+        files: the indices that each readable file speaks of.
+        warnings: what could not be read and was skipped, in words for the user.
+        max_epoch: the highest epoch seen; -1 in an empty log.
+    """
+
+    unfinished: dict[int, Unfinished] = field(default_factory=dict)
+    finished: dict[int, tuple[Dialogue, int]] = field(default_factory=dict)
+    files: dict[str, set[int]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    max_epoch: int = -1
+
+
+def turn_entry(index: int, walk_id: str, epoch: int, turn: Turn) -> Entry:
+    """Return the log's entry for one turn."""
+    return Entry(index, walk_id, epoch, turn.index, "turn", _encodable(dump_json(turn_row(turn))))
+
+
+def _encodable(text: str) -> str:
+    """Return the text with `?` for lone surrogates: models write them, Parquet cannot hold them."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def end_entry(dialogue: Dialogue, epoch: int) -> Entry:
+    """Return the log's entry for a dialogue's end."""
+    row = dialogue_row(dialogue)
+    del row["turns"]
+    for name in _TIMES:
+        row[name] = row[name].isoformat()
+    body, count = _encodable(dump_json(row)), len(dialogue.turns)
+    return Entry(dialogue.index, dialogue.walk_id, epoch, count, "end", body)
+
+
+def log_name(number: int, sinks: int, sequence: int, token: str) -> str:
+    """Return the name of a micro-part; names of one sink sort in the order of writing."""
+    return f"log-{number:03}of{sinks:03}-{sequence:09}-{token}{SUFFIX}"
+
+
+def log_prefix(number: int, sinks: int) -> str:
+    """Return how the names of one sink's micro-parts begin."""
+    return f"log-{number:03}of{sinks:03}-"
+
+
+def log_table(entries: Iterable[Entry]) -> pa.Table:
+    """Return the Arrow table of entries."""
+    rows = [{name: getattr(entry, name) for name in Entry.__slots__} for entry in entries]
+    return pa.Table.from_pylist(rows, schema=log_schema())
+
+
+def write_log(folder: Folder, name: str, entries: Iterable[Entry]) -> None:
+    """Write one micro-part."""
+    write_part(folder, name, log_table(entries))
+
+
+def read_log(
+    folder: Folder,
+    keep: Callable[[int], bool] = lambda index: True,
+    skip_file: Callable[[str], bool] = lambda name: False,
+) -> LogContents:
+    """Read a log back.
+
+    Files that cannot be read (a crash of the machine cut them short) are said and skipped; files
+    that another sink deletes meanwhile hold nothing of interest any more.
+
+    Args:
+        keep: which indices to read.
+        skip_file: which files not to open.
+
+    Raises:
+        InputError: for a file of another schema version.
+    """
+    entries: list[Entry] = []
+    files: dict[str, set[int]] = {}
+    warnings: list[str] = []
+    for name in folder.names("log-", SUFFIX):
+        if skip_file(name):
+            continue
+        try:
+            found = _read_file(folder, name)
+        except FileNotFoundError:
+            continue
+        except InputError as error:
+            if not error.findings[0].message.startswith("is not a readable"):
+                raise
+            warnings.append(f"{folder.file(name)}: skipped: {error.findings[0].message}")
+            continue
+        files[name] = {entry.index for entry in found}
+        entries += [entry for entry in found if keep(entry.index)]
+    return _replay(entries, files, tuple(warnings))
+
+
+def _read_file(folder: Folder, name: str) -> list[Entry]:
+    check_file(folder, name, log_schema())
+    batches = read_batches(folder, name, log_schema())
+    return [Entry(**row) for batch in batches for row in batch.to_pylist()]
+
+
+def _replay(
+    entries: Iterable[Entry], files: dict[str, set[int]], warnings: tuple[str, ...]
+) -> LogContents:
+    by_index: dict[int, list[Entry]] = {}
+    for entry in entries:
+        by_index.setdefault(entry.index, []).append(entry)
+    contents = LogContents(
+        files=files,
+        warnings=warnings,
+        max_epoch=max((entry.epoch for found in by_index.values() for entry in found), default=-1),
+    )
+    for index, found in sorted(by_index.items()):
+        last = max(found, key=lambda entry: entry.epoch)
+        found = [entry for entry in found if entry.walk_id == last.walk_id]
+        bodies = replay_bodies(found)
+        ends = [entry for entry in found if entry.kind == "end" and entry.turn <= len(bodies)]
+        if ends:
+            end = ends[-1]
+            contents.finished[index] = (dialogue_of(end.body, bodies[: end.turn]), end.epoch)
+        elif bodies:
+            contents.unfinished[index] = Unfinished(last.walk_id, last.epoch, turns_of(bodies))
+    return contents
+
+
+def replay_bodies(entries: Iterable[Entry]) -> list[str]:
+    """Return the bodies of one dialogue's turns that count; entries in the order of writing."""
+    latest = {(entry.epoch, entry.turn): entry for entry in entries if entry.kind == "turn"}
+    bodies: list[str] = []
+    for (_, turn), entry in sorted(latest.items(), key=lambda item: item[0]):
+        if turn <= len(bodies):
+            bodies[turn:] = [entry.body]
+    return bodies
+
+
+def turns_of(bodies: Iterable[str]) -> tuple[Turn, ...]:
+    """Return the turns of logged bodies."""
+    return tuple(turn_from_row(json.loads(body)) for body in bodies)
+
+
+def dialogue_of(end: str, turns: Iterable[str]) -> Dialogue:
+    """Return the dialogue of the bodies of its end and of its turns."""
+    values: dict[str, Any] = {**json.loads(end), "turns": [json.loads(body) for body in turns]}
+    for name in _TIMES:
+        values[name] = datetime.fromisoformat(values[name])
+    return dialogue_from_row(values)

@@ -1,0 +1,251 @@
+"""A walker: plays many dialogues at once, and fills up again as soon as one is over.
+
+Invariants: no turn waits for another dialogue's turn; an index is leased before it is played and
+reported done only when the sink has it; a failure of the infrastructure gives the lease back, and a
+dialogue's own failure is a record. When told to stop, a walker admits nothing more, and what it has
+in flight stays in the turn log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.conversation import Cast, Conversation
+from actors.single_prompt import SinglePrompt
+from specs.errors import DuologueError, EngineError, Unavailable
+from specs.lease import Lease
+from specs.plan import Plan, make_plan
+from specs.records import Dialogue, Turn
+
+_log = logging.getLogger(__name__)
+
+STORE_S = 30.0
+"""How long a walker that stops waits for dialogues that are over to become durable."""
+
+
+class LedgerClient(Protocol):
+    """The ledger as a walker sees it."""
+
+    async def lease(self, walker: str, want: int) -> Sequence[Lease]:
+        """Return up to `want` leases; none when nothing is owed now."""
+
+    async def renew(self, walker: str, indices: Sequence[int]) -> Sequence[int]:
+        """Keep these leases from expiring; returns those that are the walker's no more."""
+
+    async def done(self, index: int, epoch: int) -> None:
+        """Report a dialogue that is durable."""
+
+    async def failed(self, index: int, epoch: int, reason: str) -> None:
+        """Report a lease that could not be played; it is owed again."""
+
+    async def release(self, walker: str) -> None:
+        """Give all leases back, in good order."""
+
+    async def complete(self) -> bool:
+        """Whether nothing is left to play."""
+
+
+class SinkClient(Protocol):
+    """The sinks as a walker sees them."""
+
+    async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
+        """Return the turns that an interrupted dialogue has; None when it is not to be played."""
+
+    async def turn(self, index: int, walk_id: str, epoch: int, turn: Turn) -> None:
+        """Log a turn; returns once it is buffered."""
+
+    async def finish(self, dialogue: Dialogue, epoch: int) -> None:
+        """Keep a dialogue; returns once it is durable, or known to be there already."""
+
+
+@dataclass(slots=True)
+class WalkerStats:
+    """What a walker has done since its start, and how its event loop keeps up.
+
+    Attributes:
+        lag_s: the longest that the loop was late in the last second.
+    """
+
+    alive: int = 0
+    dialogues: int = 0
+    turns: int = 0
+    reference_turns: int = 0
+    completion_tokens: int = 0
+    given_back: int = 0
+    ended: int = 0
+    lag_s: float = 0.0
+    last_failure: str = ""
+
+
+class Walker:
+    """Plays leased dialogues until nothing is owed.
+
+    Args:
+        alive: dialogues played at once.
+        plan: from an index to its plan; `make_plan` of the cast's domain when not given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cast: Cast,
+        ledger: LedgerClient,
+        sinks: SinkClient,
+        alive: int,
+        plan: Callable[[int], Plan] | None = None,
+        renew_s: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.stats = WalkerStats()
+        self._cast = cast
+        self._ledger = ledger
+        self._sinks = sinks
+        self._alive = alive
+        self._plan = plan or (lambda index: make_plan(cast.domain, cast.source, index))
+        self._renew_s = renew_s
+        self._playing: dict[asyncio.Task[None], Lease] = {}
+        self._storing: dict[asyncio.Task[None], Lease] = {}
+        self._stopping = asyncio.Event()
+        self._free = asyncio.Event()
+        self._error: BaseException | None = None
+
+    async def run(self) -> WalkerStats:
+        """Play until nothing is owed or `stop` is called.
+
+        Raises:
+            EngineError: when an engine cannot work at all.
+        """
+        watch = [asyncio.create_task(self._renew()), asyncio.create_task(self._measure_lag())]
+        try:
+            while not self._stopping.is_set():
+                self._free.clear()  # before asking: a place that falls free meanwhile must count
+                if await self._refill() or self._playing or self._storing:
+                    await self._wait()
+                elif await self._ledger.complete():
+                    break
+                else:
+                    await self._pause(0.2)
+        finally:
+            await self._end([*watch, *self._playing])
+        if self._error is not None:
+            raise self._error
+        return self.stats
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # What has been played to its end is worth the moment that the sink takes.
+        if self._storing:
+            await asyncio.wait(list(self._storing), timeout=STORE_S)
+        self.stats.alive = 0
+        await self._ledger.release(self.name)
+
+    def stop(self) -> None:
+        """Admit nothing more and leave what is in flight to the turn log."""
+        self._stopping.set()
+        self._free.set()
+
+    async def _refill(self) -> int:
+        room = self._alive - len(self._playing)
+        if room <= 0 or len(self._storing) > 4 * self._alive:
+            return 0
+        leases = await self._ledger.lease(self.name, room)
+        for lease in leases:
+            self._playing[self._spawn(self._play(lease), self._playing)] = lease
+        self.stats.alive = len(self._playing)
+        return len(leases)
+
+    def _spawn(
+        self, work: Coroutine[None, None, None], among: dict[asyncio.Task[None], Lease]
+    ) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda done: self._over(done, among))
+        return task
+
+    async def _wait(self) -> None:
+        """Return when a place is free, or after a while to ask for what came back to the ledger."""
+        full = len(self._playing) >= self._alive
+        try:
+            await asyncio.wait_for(self._free.wait(), None if full else 1.0)
+        except TimeoutError:
+            return
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _over(self, task: asyncio.Task[None], among: dict[asyncio.Task[None], Lease]) -> None:
+        among.pop(task, None)
+        self._free.set()
+        self.stats.alive = len(self._playing)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._error = self._error or error
+            self._stopping.set()
+
+    async def _play(self, lease: Lease) -> None:
+        try:
+            dialogue = await self._dialogue(lease)
+        except (Unavailable, EngineError) as error:
+            if isinstance(error, EngineError) and error.permanent:
+                raise
+            self.stats.given_back += 1
+            self.stats.last_failure = str(error)
+            _log.warning("dialogue %d is given back: %s", lease.index, error)
+            await self._ledger.failed(lease.index, lease.epoch, str(error))
+            return
+        if dialogue is not None:
+            # Its place is free while the sink makes it durable.
+            self._storing[self._spawn(self._store(dialogue, lease), self._storing)] = lease
+
+    async def _store(self, dialogue: Dialogue, lease: Lease) -> None:
+        await self._sinks.finish(dialogue, lease.epoch)
+        self.stats.dialogues += 1
+        self.stats.ended += dialogue.ended
+        await self._ledger.done(lease.index, lease.epoch)
+
+    async def _dialogue(self, lease: Lease) -> Dialogue | None:
+        plan = self._plan(lease.index)
+        logged = await self._sinks.begin(lease.index, plan.walk_id, lease.epoch)
+        if logged is None:
+            await self._ledger.done(lease.index, lease.epoch)
+            return None
+        if self._cast.source.policy == "single_prompt":
+            dialogue = await SinglePrompt(self._cast, plan, lease.attempt).play()
+            for turn in dialogue.turns:
+                self._count(turn)
+            return dialogue
+
+        async def on_turn(turn: Turn) -> None:
+            self._count(turn)
+            await self._sinks.turn(lease.index, plan.walk_id, lease.epoch, turn)
+
+        return await Conversation(self._cast, plan, lease.attempt, logged, on_turn).play()
+
+    def _count(self, turn: Turn) -> None:
+        self.stats.turns += 1
+        self.stats.reference_turns += turn.source == "reference"
+        self.stats.completion_tokens += turn.completion_tokens
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_s)
+            try:
+                held = [*self._playing.values(), *self._storing.values()]
+                indices = [lease.index for lease in held]
+                await self._ledger.renew(self.name, indices)
+            except DuologueError as error:
+                _log.warning("leases could not be renewed: %s", error)
+
+    async def _measure_lag(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.5)
+            self.stats.lag_s = max(0.0, time.monotonic() - before - 0.5)

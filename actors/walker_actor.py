@@ -1,0 +1,162 @@
+"""The Ray actor around a walker: builds what it needs in its own process, then plays.
+
+Invariants: the constructor only stores; `start` loads tokenizers and measures the prompts, so that
+what cannot work is said before the first dialogue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from actors.caller import ToolCaller
+from actors.conversation import Cast
+from actors.engines.client import ClientLimits, EngineClient
+from actors.engines.ray_replica import RayReplica
+from actors.ledger_client import RayLedger
+from actors.preflight import PromptNeed, check_windows, measure_prompts
+from actors.retrieval.remote import RetrieverClient
+from actors.retrieval.store import Corpus
+from actors.seat import Seat, Tokenizer
+from actors.sink_client import RaySinks
+from actors.walker import Walker, WalkerStats
+from specs.domain import Domain, Side
+from specs.engine import EngineInfo
+from specs.errors import EngineError
+from specs.plan import PlanSource
+from specs.run_file import RunFile
+from specs.seeds import seed
+
+SIDES: tuple[Side, Side] = ("user", "agent")
+
+
+@dataclass(frozen=True, slots=True)
+class WalkerParts:
+    """The other actors, as handles.
+
+    Attributes:
+        engines: by engine and replica.
+    """
+
+    engines: Mapping[str, Mapping[str, Any]]
+    retrievers: Sequence[Any]
+    sinks: Sequence[Any]
+    ledger: Any
+
+
+class WalkerActor:
+    """One walker as a Ray actor; the caller wraps it."""
+
+    def __init__(
+        self,
+        name: str,
+        run: RunFile,
+        domain: Domain,
+        source: PlanSource,
+        infos: Mapping[str, EngineInfo],
+        parts: WalkerParts,
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._domain = domain
+        self._source = source
+        self._infos = infos
+        self._parts = parts
+        self._clients: dict[str, EngineClient] = {}
+        self._walker: Walker | None = None
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+        self._sinks = RaySinks(parts.sinks, name)
+
+    async def start(self) -> dict[Side, PromptNeed]:
+        """Load tokenizers, and measure the prompts against the windows.
+
+        Raises:
+            InputError: when a window is too small, or no dialogue of the domain can end.
+        """
+        cast = await self._cast()
+        needs = await measure_prompts(cast)
+        engines = {side: getattr(self._run.roles, side) for side in SIDES}
+        check_windows(needs, cast.seats, engines)
+        ledger = RayLedger(self._parts.ledger)
+        alive = self._run.walkers.alive
+        self._walker = Walker(self._name, cast, ledger, self._sinks, alive)
+        return needs
+
+    async def run(self) -> WalkerStats:
+        """Play until nothing is owed, or `stop` is called."""
+        assert self._walker is not None
+        try:
+            return await self._walker.run()
+        finally:
+            await self._sinks.flush()
+
+    async def stats(self) -> WalkerStats:
+        """Return what has been done so far."""
+        return self._walker.stats if self._walker is not None else WalkerStats()
+
+    async def stop(self) -> None:
+        """Admit nothing more."""
+        if self._walker is not None:
+            self._walker.stop()
+
+    async def _cast(self) -> Cast:
+        seats: dict[Side, Seat] = {side: await self._seat(side) for side in SIDES}
+        retriever = RetrieverClient(self._retriever(), Corpus.of(self._domain.documents))
+        return Cast(
+            domain=self._domain,
+            source=self._source,
+            run=self._run.run.name,
+            seats=seats,
+            caller=ToolCaller(self._domain, retriever),
+            max_turns=self._run.policy.max_turns or self._domain.max_turns,
+            node=_node(),
+        )
+
+    def _retriever(self) -> Any:
+        # Each walker asks one retriever; the walkers' names spread them.
+        retrievers = self._parts.retrievers
+        return retrievers[seed(self._name) % len(retrievers)]
+
+    async def _seat(self, side: Side) -> Seat:
+        name = getattr(self._run.roles, side)
+        engine = self._run.engines[name]
+        info = self._infos[name]
+        if name not in self._clients:
+            replicas = {
+                key: RayReplica(handle) for key, handle in self._parts.engines[name].items()
+            }
+            client = f"{self._name}:{name}"
+            self._clients[name] = EngineClient(replicas, client, ClientLimits())
+        tokenizer = None
+        if info.takes == "tokens":
+            tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer, engine.revision)
+        return Seat(
+            client=self._clients[name],
+            info=info,
+            profile=engine.profile,
+            tokenizer=tokenizer,
+            executor=self._executor,
+            deadline_s=engine.turn_deadline_s,
+        )
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Tokenizer:
+    """Load a tokenizer; raises EngineError when there is none, or it has no chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise EngineError(f"no tokenizer can be loaded from {name}: {error}", True) from None
+    return tokenizer
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())[:12]

@@ -1,0 +1,178 @@
+"""The command line. Each command imports what it needs when it runs, so `--help` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (what is durable stays).
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from specs.errors import DuologueError, InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="duologue")
+def cli(debug: bool) -> None:
+    """Write training data for task-oriented dialogue agents: two models play a scene.
+
+    A domain says how the conversation may go; a run file says which models play it, how often and
+    where. Try: duologue domain rehearse recipe
+    """
+
+
+def _run_options(command: F) -> F:
+    command = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override the run file, such as run.dialogues=100 (repeatable).",
+    )(command)
+    return click.argument("run_file", type=click.Path(path_type=Path))(command)
+
+
+# -- domains
+
+
+@cli.group()
+def domain() -> None:
+    """Write, check, look at and rehearse a domain."""
+
+
+_corpus = click.option(
+    "--corpus", type=click.Path(path_type=Path), help="Documents in place of the domain's own."
+)
+
+
+@domain.command("new")
+@click.argument("folder", type=click.Path(path_type=Path))
+def domain_new(folder: Path) -> None:
+    """Write a small commented domain into FOLDER, to start from."""
+    from cluster.domain_commands import new
+
+    new(folder)
+
+
+@domain.command("check")
+@click.argument("path")
+@_corpus
+def domain_check(path: str, corpus: Path | None) -> None:
+    """Report everything that is wrong with the domain at PATH (a folder, or a shipped name)."""
+    from cluster.domain_commands import check
+
+    check(path, corpus)
+
+
+@domain.command("show")
+@click.argument("path")
+@_corpus
+@click.option("--walks", default=2000, show_default=True, help="Walks to sample.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Write the graph as SVG.")
+@click.option("--mermaid", type=click.Path(path_type=Path), help="Write the graph for Mermaid.")
+@click.option("--seed", default=0, show_default=True)
+def domain_show(
+    path: str, corpus: Path | None, walks: int, svg: Path | None, mermaid: Path | None, seed: int
+) -> None:
+    """Print the graph's figures and what sampled walks do, and draw it."""
+    from cluster.domain_commands import show
+
+    show(path, corpus, walks, seed, svg, mermaid)
+
+
+@domain.command("rehearse")
+@click.argument("path")
+@_corpus
+@click.option("-n", "--dialogues", default=1, show_default=True)
+@click.option("--first", default=0, show_default=True, help="Index of the first dialogue.")
+@click.option("--seed", default=0, show_default=True)
+def domain_rehearse(path: str, corpus: Path | None, dialogues: int, first: int, seed: int) -> None:
+    """Play dialogues with the domain's own references, without a model, and print them."""
+    from cluster.domain_commands import rehearse
+
+    rehearse(path, corpus, dialogues, first, seed)
+
+
+# -- runs
+
+
+@cli.command()
+@_run_options
+@click.option("--fresh", is_flag=True, help="Delete what this run has made, and start over.")
+def generate(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
+    """Play the dialogues that RUN_FILE asks for and that are not there yet."""
+    from cluster.generate import generate as command
+    from specs.run_file import load
+
+    command(load(run_file, settings), fresh)
+
+
+@cli.command("show")
+@click.argument("run")
+@click.option("--index", default=None, type=int, help="Which dialogue.")
+@click.option("--random", "random_", is_flag=True, help="Any dialogue.")
+@click.option("--prompts", is_flag=True, help="With the exact prompts.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
+def show_dialogue(
+    run: str, index: int | None, random_: bool, prompts: bool, settings: Sequence[str]
+) -> None:
+    """Print a dialogue of RUN (a run's folder, or its run file)."""
+    from cluster.show import show
+
+    show(run, settings, index, random_, prompts)
+
+
+@cli.command()
+@click.argument("path")
+@click.option(
+    "--as", "side", type=click.Choice(["user", "agent"]), default="user", show_default=True
+)
+@click.option(
+    "--run",
+    "run_file",
+    default="specs/runs/demo.toml",
+    show_default=True,
+    help="Run file whose engine plays the other side.",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
+@click.option("--index", default=0, show_default=True, help="Which plan to play.")
+def play(path: str, side: str, run_file: str, settings: Sequence[str], index: int) -> None:
+    """Take one side yourself, against the model, in the domain at PATH."""
+    from cluster.play import play as command
+
+    command(path, side, run_file, tuple(settings), index)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in arguments
+    # `--debug` may stand anywhere; click would only take it before the command.
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        cli.main(arguments, prog_name="duologue", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; what is durable stays", err=True)
+        sys.exit(130)
+    except DuologueError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {error}" if not isinstance(error, InputError) else str(error), err=True)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""`duologue generate`: play the dialogues that a run file asks for and that are not there yet."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from actors.parts import read_dialogues
+from cluster.progress import Reporter, Snapshot, duration
+from cluster.run_folder import RunFolder
+from cluster.summary import lines, summarize
+from specs.domain import Domain
+from specs.errors import DuologueError
+from specs.loader import open_domain
+from specs.plan import PlanSource
+from specs.run_file import RunFile
+
+STOP_S = 20.0
+"""How long walkers may take to leave when the run is interrupted."""
+
+
+def generate(run: RunFile, fresh: bool) -> None:
+    """Play what is missing, show progress, and print what came of it.
+
+    Raises:
+        InputError: for a domain, a folder or a setting that cannot be used.
+        DuologueError: when the run failed; what was durable stays.
+    """
+    reporter = Reporter()
+    domain = open_run_domain(run)
+    folder = RunFolder(run.run.out, run.run.name)
+    _sigterm_as_interrupt()
+    with folder:
+        opened = folder.open(run, domain, fresh=fresh)
+        for change in opened.changed:
+            reporter.say(f"resuming with {change}")
+        interrupted = _play(run, domain, folder, reporter)
+    click.echo(f"\n{folder.folder.path}")
+    summary = summarize(read_dialogues(folder.dialogues()))
+    for text in lines(summary):
+        click.echo(text)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def open_run_domain(run: RunFile) -> Domain:
+    """Return the domain of a run, with its own documents or those that the run gives."""
+    corpus = Path(run.domain.corpus) if run.domain.corpus else None
+    personas = Path(run.domain.personas) if run.domain.personas else None
+    return open_domain(run.domain.path, corpus, personas)
+
+
+def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> bool:
+    from cluster.crew import Crew, ray_session
+
+    source = PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0)
+    with ray_session(run.cluster.address):
+        crew = Crew(run, domain, source, folder.round(0), reporter.say)
+        try:
+            recovered = crew.open_sinks()
+            for warning in recovered.warnings:
+                reporter.say(f"warning: {warning}")
+            before = sum(index < run.run.dialogues for index in recovered.durable)
+            if before:
+                reporter.say(f"{before} of {run.run.dialogues} dialogues are there already")
+            if before >= run.run.dialogues:
+                return False
+            began = time.monotonic()
+            crew.start(recovered)
+            reporter.say(f"playing (started in {duration(time.monotonic() - began)})")
+            return _watch(crew, reporter, folder, before)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            crew.close()
+
+
+def _watch(crew: object, reporter: Reporter, folder: RunFolder, before: int) -> bool:
+    import ray
+
+    from cluster.crew import Crew, ask
+
+    assert isinstance(crew, Crew)
+    began = time.monotonic()
+    playing = [walker.run.remote() for walker in crew.walkers]
+    try:
+        while playing:
+            done, playing = ray.wait(playing, num_returns=1, timeout=1.0)
+            if done:
+                ask(done, 10.0, "a walker")
+            folder.beat()
+            reporter.show(snapshot(crew, before, time.monotonic() - began))
+    except KeyboardInterrupt:
+        reporter.say("stopping: what is finished is being written ...")
+        ask([walker.stop.remote() for walker in crew.walkers], STOP_S, "the walkers")
+        ray.wait(playing, num_returns=len(playing), timeout=STOP_S)
+        return True
+    seconds = time.monotonic() - began
+    given_up = crew.given_up()
+    made = crew.ledger_progress().done - before
+    reporter.say(f"{made} dialogues in {duration(seconds)}")
+    if given_up:
+        index, why = next(iter(given_up.items()))
+        raise DuologueError(
+            f"{len(given_up)} dialogues could not be played, such as {index}: {why}\n"
+            "    What is durable stays; the same command plays the rest."
+        )
+    return False
+
+
+def snapshot(crew: object, before: int, elapsed_s: float) -> Snapshot:
+    """Return where a run is."""
+    from cluster.crew import Crew
+
+    assert isinstance(crew, Crew)
+    progress = crew.ledger_progress()
+    return Snapshot(
+        wanted=progress.wanted,
+        done=progress.done,
+        before=before,
+        owed=progress.owed,
+        walkers=crew.walker_stats(),
+        engines=crew.engine_stats(),
+        elapsed_s=elapsed_s,
+    )
+
+
+def _sigterm_as_interrupt() -> None:
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.stdout.flush()

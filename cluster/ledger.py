@@ -1,0 +1,264 @@
+"""The ledger: who plays which index, under a lease, until every wanted index is durable.
+
+Invariants: an index is leased to one walker at a time, and each lease of it has a higher epoch than
+the one before; the lowest owed index goes first; an index that is durable is never owed again; an
+index whose lease ended without a row so often that its attempts are used up is given up and said,
+never tried for ever. Memory grows with the leases, not with the wanted number (a bit an index).
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from actors.index_set import IndexSet
+from specs.lease import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands: `wanted` = `done` + `leased` + `owed` + `given_up`."""
+
+    wanted: int
+    done: int
+    leased: int
+    owed: int
+    given_up: int
+    returned: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to play."""
+        return self.done + self.given_up >= self.wanted
+
+
+@dataclass(slots=True)
+class _Held:
+    walker: str
+    lease: Lease
+    expires: float
+
+
+class LedgerCore:
+    """The ledger's decisions; `clock` gives seconds that never go back."""
+
+    def __init__(
+        self,
+        wanted: int,
+        durable: Iterable[int] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        lease_s: float = 120.0,
+        max_attempts: int = 5,
+        first_epoch: int = 1,
+    ) -> None:
+        """Owe what is wanted and not durable.
+
+        Args:
+            wanted: indices 0 to wanted - 1.
+            durable: indices that have their row; those beyond `wanted` are ignored.
+            lease_s: how long a lease lasts without being renewed.
+            max_attempts: how many leases of an index may end without a row.
+            first_epoch: above every epoch that a log of an earlier start may hold.
+        """
+        self._wanted, self._clock, self._lease_s = wanted, clock, lease_s
+        self._max_attempts, self._epoch = max_attempts, first_epoch
+        self._done = IndexSet(index for index in durable if 0 <= index < wanted)
+        self._given_up: dict[int, str] = {}
+        self._held: dict[int, _Held] = {}
+        self._back: list[int] = []
+        self._attempts: dict[int, int] = {}
+        self._cursor = self._returned = 0
+        self._next_expiry = float("inf")
+
+    def lease(self, walker: str, want: int) -> list[Lease]:
+        """Lease up to `want` owed indices, the lowest first; fewer when there are no more."""
+        self.expire()
+        expires, epoch = self._clock() + self._lease_s, self._epoch
+        leases: list[Lease] = []
+        while len(leases) < want and (index := self._next()) is not None:
+            lease = Lease(index, epoch, self._attempts.get(index, 0) + 1)
+            self._hold(walker, lease, expires)
+            leases.append(lease)
+        self._epoch += bool(leases)
+        return leases
+
+    def announce(self, walker: str, leases: Iterable[Lease]) -> list[int]:
+        """Take over leases that a walker holds from before this ledger's restart, or renew them.
+
+        Returns:
+            The indices that are not its own any more: the walker drops these.
+        """
+        self.expire()
+        expires = self._clock() + self._lease_s
+        lost = []
+        for lease in leases:
+            held = self._held.get(lease.index)
+            taken = held is not None and held.walker != walker and held.lease.epoch >= lease.epoch
+            if taken or self._settled(lease.index):
+                lost.append(lease.index)
+                continue
+            self._epoch = max(self._epoch, lease.epoch + 1)
+            self._hold(walker, lease, expires)
+        return lost
+
+    def renew(self, walker: str, indices: Iterable[int]) -> list[int]:
+        """Prolong a walker's leases; returns the indices that are not its own any more."""
+        self.expire()
+        expires = self._clock() + self._lease_s
+        lost = []
+        for index in indices:
+            held = self._held.get(index)
+            if held is None or held.walker != walker:
+                lost.append(index)
+            else:
+                held.expires = expires
+        return lost
+
+    def done(self, index: int, epoch: int) -> bool:
+        """Note that an index is durable; False when that was known, or when it is not wanted.
+
+        What is durable is durable, so an old epoch counts, too; another walker's lease of the
+        index then ends, which it learns when it renews.
+        """
+        del epoch
+        if not 0 <= index < self._wanted or not self._done.add(index):
+            return False
+        self._held.pop(index, None)
+        self._attempts.pop(index, None)
+        self._given_up.pop(index, None)
+        return True
+
+    def failed(self, index: int, epoch: int, reason: str) -> bool:
+        """Take back a lease that ended without a row through no fault of the dialogue.
+
+        Returns:
+            Whether the lease was held; an old epoch changes nothing.
+        """
+        held = self._held.get(index)
+        if held is None or held.lease.epoch != epoch:
+            return False
+        self._take_back(index, reason, counted=True)
+        return True
+
+    def release(self, walker: str, counted: bool = True, reason: str = "its walker died") -> int:
+        """Take back all leases of a walker; `counted=False` when it leaves in good order."""
+        mine = [index for index, held in self._held.items() if held.walker == walker]
+        for index in mine:
+            self._take_back(index, reason, counted)
+        return len(mine)
+
+    def expire(self) -> int:
+        """Take back the leases that were not renewed in time; returns how many."""
+        now = self._clock()
+        if now < self._next_expiry:
+            return 0
+        late = [index for index, held in self._held.items() if held.expires <= now]
+        for index in late:
+            self._take_back(index, f"no sign of life for {self._lease_s:g} s", counted=True)
+        self._next_expiry = min((h.expires for h in self._held.values()), default=float("inf"))
+        return len(late)
+
+    def given_up(self) -> dict[int, str]:
+        """Return the indices given up, each with the last reason."""
+        return dict(sorted(self._given_up.items()))
+
+    def progress(self) -> Progress:
+        """Return where the run stands."""
+        done, leased, lost = len(self._done), len(self._held), len(self._given_up)
+        owed = self._wanted - done - leased - lost
+        return Progress(self._wanted, done, leased, owed, lost, self._returned)
+
+    def _hold(self, walker: str, lease: Lease, expires: float) -> None:
+        self._held[lease.index] = _Held(walker, lease, expires)
+        self._next_expiry = min(self._next_expiry, expires)
+
+    def _settled(self, index: int) -> bool:
+        return not 0 <= index < self._wanted or index in self._done or index in self._given_up
+
+    def _next(self) -> int | None:
+        while self._back and (self._settled(self._back[0]) or self._back[0] in self._held):
+            heapq.heappop(self._back)
+        while self._cursor < self._wanted and (
+            self._settled(self._cursor) or self._cursor in self._held
+        ):
+            self._cursor += 1
+        if self._back and self._back[0] < self._cursor:
+            return heapq.heappop(self._back)
+        if self._cursor >= self._wanted:
+            return heapq.heappop(self._back) if self._back else None
+        self._cursor += 1
+        return self._cursor - 1
+
+    def _take_back(self, index: int, reason: str, counted: bool) -> None:
+        held = self._held.pop(index)
+        self._returned += 1
+        attempts = held.lease.attempt - (not counted)
+        if attempts >= self._max_attempts:
+            self._attempts.pop(index, None)
+            self._given_up[index] = reason
+            return
+        if attempts:
+            self._attempts[index] = attempts
+        heapq.heappush(self._back, index)
+
+
+class LedgerActor:
+    """One ledger as an actor (`ray.remote(LedgerActor)`).
+
+    A restarted ledger knows what was durable at the run's start; what became durable since is
+    leased again, refused by its sink, and noted. Its epochs begin at the time of day in
+    milliseconds, so that they lie above those that it gave before.
+    """
+
+    def __init__(
+        self,
+        wanted: int,
+        durable: Iterable[int] = (),
+        lease_s: float = 120.0,
+        max_attempts: int = 5,
+        first_epoch: int = 1,
+    ) -> None:
+        """See `LedgerCore`."""
+        self._core = LedgerCore(
+            wanted,
+            durable,
+            lease_s=lease_s,
+            max_attempts=max_attempts,
+            first_epoch=max(first_epoch, time.time_ns() // 1_000_000),
+        )
+
+    async def lease(self, walker: str, want: int) -> list[Lease]:
+        """See `LedgerCore.lease`. Not idempotent: what an unheard answer leased comes back late."""
+        return self._core.lease(walker, want)
+
+    async def announce(self, walker: str, leases: list[Lease]) -> list[int]:
+        """See `LedgerCore.announce`."""
+        return self._core.announce(walker, leases)
+
+    async def renew(self, walker: str, indices: list[int]) -> list[int]:
+        """See `LedgerCore.renew`."""
+        return self._core.renew(walker, indices)
+
+    async def done(self, index: int, epoch: int) -> bool:
+        """See `LedgerCore.done`."""
+        return self._core.done(index, epoch)
+
+    async def failed(self, index: int, epoch: int, reason: str) -> bool:
+        """See `LedgerCore.failed`."""
+        return self._core.failed(index, epoch, reason)
+
+    async def release(self, walker: str, counted: bool = True) -> int:
+        """See `LedgerCore.release`."""
+        return self._core.release(walker, counted)
+
+    async def given_up(self) -> dict[int, str]:
+        """See `LedgerCore.given_up`."""
+        return self._core.given_up()
+
+    async def progress(self) -> Progress:
+        """See `LedgerCore.progress`; ends leases that were not renewed."""
+        self._core.expire()
+        return self._core.progress()

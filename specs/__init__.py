@@ -1,0 +1,1 @@
+"""What may be said: the domain language, the graph, checks, run files, records."""

@@ -1,0 +1,20 @@
+"""The checks that `checks:` may name, with how many arguments each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ANY = 1_000
+
+KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
+    "asks": (0, 0),
+    "grounded": (1, ANY),
+    "lists": (1, 1),
+    "max_words": (1, 1),
+    "mentions": (1, ANY),
+    "min_words": (1, 1),
+    "not_boilerplate": (0, 0),
+    "says": (1, 1),
+    "similar": (0, 1),
+}
+"""Name to the least and the greatest number of arguments."""

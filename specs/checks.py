@@ -1,0 +1,257 @@
+"""The checks that a domain can name, as pure functions of an utterance and what it was made from.
+
+Invariants: a check is deterministic; it holds in any script (`specs.words`); a check that has a
+measure reports it beside its verdict, so that a run can be filtered by it later. `similar` needs an
+embedding and is judged by the conversation, which has one (`pending`).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import regex
+
+from specs.domain import CheckCall, Speech
+from specs.records import CheckResult
+from specs.words import (
+    Vocabulary,
+    asks,
+    content_words,
+    is_number,
+    normalize,
+    number_forms,
+    same,
+    words,
+)
+
+GROUNDED_SHARE = 0.75
+"""Least share of an utterance's content words that its material must hold."""
+
+MENTIONED_SHARE = 0.6
+"""Least share of a value's content words that an utterance must hold to mention it."""
+
+ECHO_SHARE = 0.8
+"""Share of an utterance's words, in order, that makes it an echo of what was just heard."""
+
+SIMILARITY = 0.5
+"""Default least cosine between an utterance and the nearest reference (all-MiniLM-L6-v2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What was said, and what a check may need beside it.
+
+    Attributes:
+        instruction: what the speaker was told to say.
+        heard: what the other side said last.
+        earlier: what this side said before, in order.
+        names: the names of both roles, which must not stand as labels in the words.
+        finished: the model ended by itself, not at its token limit.
+    """
+
+    text: str
+    instruction: str = ""
+    heard: str = ""
+    earlier: Sequence[str] = ()
+    names: Sequence[str] = ()
+    finished: bool = True
+
+
+_BOILERPLATE = regex.compile(
+    r"\bas an? (?:ai|artificial|language|large|virtual|digital)\b|language model|\bi am an? ai\b"
+    r"|\bi'm an? ai\b|helpful assistant"
+    r"|^(?:sure|certainly|of course|absolutely)[,!.:]* (?:here|i can)"
+    r"|^here (?:is|are) (?:the|some|a few|an?) .{0,40}:|i cannot fulfil|i can't fulfil"
+    r"|\binstruction:|\bintention:|\bcontext:|<\|"
+)
+_LIST_MARK = regex.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
+_PLACEHOLDER = regex.compile(r"\{\{|\}\}|\[(?:[^\]\d]{1,40})\]|<[a-z_ ]{2,30}>|https?://|\*\*|```")
+
+
+def run_checks(
+    speech: Speech, utterance: Utterance, scope: Mapping[str, Any], draws: random.Random
+) -> list[CheckResult]:
+    """Judge an utterance by its speech's checks, and by `finished`, which always applies.
+
+    Args:
+        scope: the names that the checks' arguments see.
+
+    Raises:
+        ExpressionError: when an argument cannot be evaluated.
+    """
+    results = [_finished(utterance)]
+    for call in speech.checks:
+        if call.name in CHECKS:
+            arguments = [argument.evaluate(scope, draws) for argument in call.arguments]
+            value, passed = CHECKS[call.name](utterance, speech, arguments)
+            results.append(CheckResult(call.name, value, passed))
+    return results
+
+
+def pending(speech: Speech) -> list[CheckCall]:
+    """Return the checks that need an embedding."""
+    return [call for call in speech.checks if call.name == "similar"]
+
+
+def _finished(utterance: Utterance) -> CheckResult:
+    return CheckResult("finished", None, utterance.finished and bool(words(utterance.text)))
+
+
+Verdict = tuple[float | None, bool]
+
+
+def _mentions(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    share = min((_mentioned(value, utterance.text) for value in values), default=1.0)
+    return share, share >= MENTIONED_SHARE
+
+
+def _mentioned(value: Any, text: str) -> float:
+    if isinstance(value, bool) or value is None:
+        return 1.0
+    if isinstance(value, list | tuple):
+        return min((_mentioned(item, text) for item in value), default=1.0)
+    if isinstance(value, Mapping):
+        return _mentioned(value.get("title", value.get("name", "")), text)
+    spoken = words(text)
+    if isinstance(value, int):
+        return float(bool(number_forms(value).intersection(spoken)))
+    wanted = content_words(str(value)) or words(str(value))
+    if not wanted:
+        return 1.0
+    return sum(any(same(word, said) for said in spoken) for word in wanted) / len(wanted)
+
+
+def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    spoken = words(utterance.text)
+    for value in values:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not number_forms(value).intersection(spoken):
+                return 0.0, False
+        elif not all(any(same(word, said) for said in spoken) for word in words(str(value))):
+            return 0.0, False
+    return 1.0, True
+
+
+def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    spoken = content_words(utterance.text)
+    if not spoken:
+        return 1.0, True
+    material = Vocabulary([*_texts(values), utterance.heard, utterance.instruction])
+    phrases = Vocabulary(_literal(reference.say.source) for reference in speech.references)
+    if any(is_number(word) and word not in material and word not in phrases for word in spoken):
+        return 0.0, False  # an invented number misleads however much else is right
+    matter = [word for word in spoken if word not in phrases or word in material]
+    share = sum(word in material for word in matter) / len(matter) if matter else 1.0
+    return share, share >= GROUNDED_SHARE
+
+
+def _literal(template: str) -> str:
+    return regex.sub(r"\{\{.*?\}\}|\{%.*?%\}", " ", template)
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif value is not None and not isinstance(value, bool):
+        yield json.dumps(value)
+
+
+def _lists(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    items = values[0] if values and isinstance(values[0], list) else list(values)
+    if not items:
+        return 1.0, True
+    shown = [_mentioned(item, utterance.text) >= MENTIONED_SHARE for item in items]
+    return sum(shown) / len(shown), all(shown)
+
+
+def _asks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    return None, asks(utterance.text)
+
+
+def _max_words(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    count = len(words(utterance.text))
+    return float(count), count <= int(values[0])
+
+
+def _min_words(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    count = len(words(utterance.text))
+    return float(count), count >= int(values[0])
+
+
+def _not_boilerplate(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    return None, not boilerplate(utterance)
+
+
+def boilerplate(utterance: Utterance) -> str:
+    """Return what makes an utterance boilerplate, or an empty string.
+
+    Boilerplate is what no person says: an assistant's set phrases, list marks, role labels,
+    placeholders, the instruction itself, an earlier turn again, or the same words over and over.
+    """
+    text = normalize(utterance.text).strip()
+    if _BOILERPLATE.search(text):
+        return "set phrase"
+    if _LIST_MARK.search(text):
+        return "list mark"
+    if _PLACEHOLDER.search(text):
+        return "placeholder"
+    if any(
+        regex.search(rf"(?:^|[.!?\"”]\s*){regex.escape(normalize(name))}\s*:", text)
+        for name in utterance.names
+        if name
+    ):
+        return "role label"
+    spoken = words(text)
+    if len(spoken) >= 3 and any(words(earlier) == spoken for earlier in utterance.earlier):
+        return "said before"
+    if _echoes(spoken, words(utterance.heard)):
+        return "echo"
+    if _loops(spoken):
+        return "loop"
+    return ""
+
+
+def _echoes(spoken: Sequence[str], heard: Sequence[str]) -> bool:
+    """Whether most of what is said is what was just heard, in the same order."""
+    if len(spoken) < 4:
+        return False
+    row = [0] * (len(heard) + 1)  # longest common subsequence, one row at a time
+    for word in spoken:
+        last = 0
+        for place, other in enumerate(heard, start=1):
+            above = row[place]
+            row[place] = last + 1 if word == other else max(above, row[place - 1])
+            last = above
+    return row[-1] >= ECHO_SHARE * len(spoken)
+
+
+def _loops(spoken: Sequence[str]) -> bool:
+    runs: dict[tuple[str, ...], int] = {}
+    for i in range(len(spoken) - 3):
+        run = tuple(spoken[i : i + 4])
+        runs[run] = runs.get(run, 0) + 1
+        if runs[run] >= 3:
+            return True
+    return False
+
+
+CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
+    "mentions": _mentions,
+    "says": _says,
+    "grounded": _grounded,
+    "lists": _lists,
+    "asks": _asks,
+    "max_words": _max_words,
+    "min_words": _min_words,
+    "not_boilerplate": _not_boilerplate,
+}

@@ -1,0 +1,262 @@
+"""What a dialogue is on disk: the Arrow schemas, and the frozen records behind them.
+
+Invariants: the schema is declared here and nowhere else; its version stands in each file's
+metadata; readers always pass the schema (pyarrow drops nested fields that a first file lacks).
+JSON is kept as plain strings, so that every reader of Parquet can take a row as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+
+Source = Literal["model", "repair", "reference", "person"]
+
+
+class StopReason(StrEnum):
+    """Why a dialogue stopped. Only `ENDED` is a success."""
+
+    ENDED = "ended"
+    TURN_LIMIT = "turn_limit"
+    NO_EDGE = "no_edge"
+    NO_WORDS = "no_words"
+    UNPARSED = "unparsed"
+    OVERFLOW = "overflow"
+    REFUSED = "refused"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check on one utterance; `value` is its measure where it has one."""
+
+    name: str
+    value: float | None
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """One edge that was taken; `intent` is empty for an edge without a name, or a `next` move."""
+
+    from_: str
+    intent: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance of one side, with what it was made from and how it came about.
+
+    Attributes:
+        edge: the number of the edge taken (user turns), else -1.
+        slots, reply, memory, call: JSON values (`memory` after the turn; `call` is
+            {"tool", "arguments"} or None).
+        result_ids, result_scores: of a `search` call; `result` holds another tool's result.
+        sampling: JSON of the settings that the words were drawn with.
+        prompt_digest: of the exact prompt, which is rendered again from the record when somebody
+            wants to read it (it would be the larger part of every row).
+    """
+
+    index: int
+    role: Literal["user", "agent"]
+    text: str
+    state: str = ""
+    intent: str = ""
+    edge: int = -1
+    slots: Mapping[str, Any] = field(default_factory=dict)
+    call: Mapping[str, Any] | None = None
+    result_ids: tuple[str, ...] = ()
+    result_scores: tuple[float, ...] = ()
+    result: Any = None
+    reply: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    source: Source = "model"
+    checks: tuple[CheckResult, ...] = ()
+    rejected: tuple[str, ...] = ()
+    routing: Any = None
+    seed: int = 0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    prompt_digest: str = ""
+    model: str = ""
+    adapter: str = ""
+    replica: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A plan, the turns that came of it, and why it stopped."""
+
+    run: str
+    round: int
+    arm: str
+    walk_id: str
+    index: int
+    seed: int
+    domain: str
+    domain_digest: str
+    policy: str
+    persona_id: str
+    persona: str
+    goal: str
+    doc_ids: tuple[str, ...]
+    documents: tuple[tuple[str, str], ...]
+    path: tuple[PathStep, ...]
+    stop_reason: StopReason
+    error: str
+    attempt: int
+    subgoals_reached: tuple[str, ...]
+    node: str
+    started_at: datetime
+    ended_at: datetime
+    turns: tuple[Turn, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended in an end state."""
+        return self.stop_reason is StopReason.ENDED
+
+
+_JSON_FIELDS = ("slots", "call", "result", "reply", "memory", "routing", "sampling")
+
+
+def dump_json(value: Any) -> str:
+    """Return JSON text: compact, keys in their order, any script as it is."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def turn_row(turn: Turn) -> dict[str, Any]:
+    """Return a turn as a row of the turns' struct."""
+    row = {name: getattr(turn, name) for name in Turn.__slots__}
+    for name in _JSON_FIELDS:
+        row[name] = dump_json(row[name])
+    row["checks"] = [asdict(check) for check in turn.checks]
+    for name in ("result_ids", "result_scores", "rejected"):
+        row[name] = list(row[name])
+    return row
+
+
+def turn_from_row(row: Mapping[str, Any]) -> Turn:
+    """Return the turn of a row; the inverse of `turn_row`."""
+    values = dict(row)
+    for name in _JSON_FIELDS:
+        values[name] = json.loads(values[name])
+    values["checks"] = tuple(CheckResult(**check) for check in values["checks"])
+    for name in ("result_ids", "result_scores", "rejected"):
+        values[name] = tuple(values[name])
+    return Turn(**values)
+
+
+def dialogue_row(dialogue: Dialogue) -> dict[str, Any]:
+    """Return a dialogue as a row of `dialogue_schema()`."""
+    row = {name: getattr(dialogue, name) for name in Dialogue.__slots__}
+    row["stop_reason"] = dialogue.stop_reason.value
+    row["doc_ids"] = list(dialogue.doc_ids)
+    row["subgoals_reached"] = list(dialogue.subgoals_reached)
+    row["documents"] = [{"id": id_, "json": text} for id_, text in dialogue.documents]
+    row["path"] = [{"from": s.from_, "intent": s.intent, "to": s.to} for s in dialogue.path]
+    row["turns"] = [turn_row(turn) for turn in dialogue.turns]
+    return row
+
+
+def dialogue_from_row(row: Mapping[str, Any]) -> Dialogue:
+    """Return the dialogue of a row; the inverse of `dialogue_row`."""
+    values = dict(row)
+    values["stop_reason"] = StopReason(values["stop_reason"])
+    values["doc_ids"] = tuple(values["doc_ids"])
+    values["subgoals_reached"] = tuple(values["subgoals_reached"])
+    values["documents"] = tuple((d["id"], d["json"]) for d in values["documents"])
+    values["path"] = tuple(PathStep(s["from"], s["intent"], s["to"]) for s in values["path"])
+    values["turns"] = tuple(turn_from_row(turn) for turn in values["turns"])
+    return Dialogue(**values)
+
+
+@cache
+def turn_type() -> pa.StructType:
+    """Return the Arrow type of one turn."""
+    import pyarrow as pa
+
+    check = pa.struct([("name", pa.string()), ("value", pa.float64()), ("passed", pa.bool_())])
+    kinds = {
+        int: pa.int32(),
+        "text": pa.string(),
+        "texts": pa.list_(pa.string()),
+        "scores": pa.list_(pa.float32()),
+        "seconds": pa.float32(),
+    }
+    fields: Sequence[tuple[str, Any]] = [
+        ("index", int), ("role", "text"), ("text", "text"), ("state", "text"),
+        ("intent", "text"), ("edge", int), ("slots", "text"), ("call", "text"),
+        ("result_ids", "texts"), ("result_scores", "scores"), ("result", "text"),
+        ("reply", "text"), ("memory", "text"), ("source", "text"),
+    ]  # fmt: skip
+    rest: Sequence[tuple[str, Any]] = [
+        ("rejected", "texts"), ("routing", "text"), ("sampling", "text"),
+        ("prompt_digest", "text"), ("model", "text"), ("adapter", "text"),
+        ("replica", "text"), ("finish_reason", "text"), ("prompt_tokens", int),
+        ("cached_tokens", int), ("completion_tokens", int), ("queue_s", "seconds"),
+        ("prefill_s", "seconds"), ("decode_s", "seconds"),
+    ]  # fmt: skip
+    arrow = [pa.field(name, kinds[kind]) for name, kind in fields]
+    arrow += [pa.field("checks", pa.list_(check)), pa.field("seed", pa.int64())]
+    arrow += [pa.field(name, kinds[kind]) for name, kind in rest]
+    return pa.struct(arrow)
+
+
+@cache
+def dialogue_schema() -> pa.Schema:
+    """Return the schema of `dialogues/part-*.parquet`, one row a dialogue."""
+    import pyarrow as pa
+
+    moment = pa.timestamp("us", tz="UTC")
+    document = pa.struct([("id", pa.string()), ("json", pa.string())])
+    step = pa.struct([("from", pa.string()), ("intent", pa.string()), ("to", pa.string())])
+    return pa.schema(
+        [
+            ("run", pa.string()), ("round", pa.int32()), ("arm", pa.string()),
+            ("walk_id", pa.string()), ("index", pa.int64()), ("seed", pa.int64()),
+            ("domain", pa.string()), ("domain_digest", pa.string()), ("policy", pa.string()),
+            ("persona_id", pa.string()), ("persona", pa.string()), ("goal", pa.string()),
+            ("doc_ids", pa.list_(pa.string())), ("documents", pa.list_(document)),
+            ("path", pa.list_(step)), ("stop_reason", pa.string()), ("error", pa.string()),
+            ("attempt", pa.int32()), ("subgoals_reached", pa.list_(pa.string())),
+            ("node", pa.string()), ("started_at", moment), ("ended_at", moment),
+            ("turns", pa.list_(turn_type())),
+        ],
+        metadata={"duologue.schema": "dialogues", "duologue.schema_version": SCHEMA_VERSION},
+    )  # fmt: skip
+
+
+@cache
+def log_schema() -> pa.Schema:
+    """Return the schema of the turn log: one row a turn, or a dialogue's end.
+
+    `kind` is `turn` (`body` is the JSON of `turn_row`) or `end` (`body` is the JSON of the
+    dialogue's row without its turns; times in ISO 8601).
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("index", pa.int64()), ("walk_id", pa.string()), ("epoch", pa.int64()),
+            ("turn", pa.int32()), ("kind", pa.string()), ("body", pa.string()),
+        ],
+        metadata={"duologue.schema": "log", "duologue.schema_version": SCHEMA_VERSION},
+    )  # fmt: skip

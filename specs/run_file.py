@@ -1,0 +1,278 @@
+"""The run file: everything that one run needs, as frozen pydantic models with unknown keys refused.
+
+Values come from TOML, then from `--set key=value`. Relative paths in the file are relative to the
+working directory, as on the command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from specs.errors import Finding, InputError, Where
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class RunSection(_Section):
+    """What the run is called, how much it makes, and where that goes."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    dialogues: Annotated[int, Field(ge=1)] = 24
+    seed: int = 0
+    out: str = "runs"
+    part_rows: Annotated[int, Field(ge=1)] = 2000
+    part_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
+    log_interval_s: Annotated[float, Field(gt=0)] = 2.0
+
+
+class DomainSection(_Section):
+    """Which domain; `corpus`, `personas` replace the domain's own files."""
+
+    path: str
+    corpus: str | None = None
+    personas: str | None = None
+
+
+class PolicySection(_Section):
+    """How the dialogues are steered (DESIGN.md section 4)."""
+
+    kind: Literal["walk", "single_prompt"] = "walk"
+    arm: str = "main"
+    max_turns: Annotated[int, Field(ge=2)] | None = None
+
+
+class Profile(_Section):
+    """How one model is spoken to: it belongs to the model, never to a domain.
+
+    Attributes:
+        form: a chat through the model's template, or a script that the model continues.
+        history: how many of the last turns the model sees.
+        examples: how many few-shot pairs.
+        candidates: asked for at first, and at once when none of those passed.
+        repair: ask once more, naming the failed checks.
+        grounding: how many words of documents and results go in beside the instruction.
+    """
+
+    form: Literal["chat", "script"] = "chat"
+    history: Annotated[int, Field(ge=0)] = 12
+    examples: Annotated[int, Field(ge=0)] = 3
+    candidates: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]] = (1, 3)
+    repair: bool = True
+    max_tokens: Annotated[int, Field(ge=1)] = 120
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    top_k: Annotated[int, Field(ge=0)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    persona: bool = True
+
+
+class ReferenceFaults(_Section):
+    """Faults and latencies of the reference engine, for rehearsing a cluster.
+
+    Attributes:
+        latency_s: bounds of a uniform draw, seconds.
+        failure: share of requests answered `unavailable`.
+        hang: share of requests that are never answered.
+        crash_after: requests after which the replica dies; 0 for never.
+        garbage: share of candidates that say something no check lets through.
+    """
+
+    latency_s: tuple[float, float] = (0.0, 0.0)
+    failure: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hang: Annotated[float, Field(ge=0, le=1)] = 0.0
+    crash_after: Annotated[int, Field(ge=0)] = 0
+    garbage: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class EngineSection(_Section):
+    """One engine: a model, its replicas and its profile.
+
+    Attributes:
+        model: `smollm2-135m`, a local folder, a GGUF file or a hub id (vllm); the served model's
+            name (openai); unused (reference).
+        url: of an OpenAI-compatible endpoint, up to and including `/v1`.
+        key_env: the environment variable that holds its key; the key itself is never written.
+        window: tokens of prompt and answer together.
+        max_running: candidates decoded at once.
+        cpu_cores: cores for vLLM's threads on the CPU; 0 for all.
+        kv_cache_gb: GiB for the KV cache on the CPU.
+        eager: do without torch.compile: starts sooner, speaks slower.
+        vllm: further arguments of vLLM's AsyncEngineArgs, as they are.
+    """
+
+    kind: Literal["vllm", "openai", "reference"] = "vllm"
+    model: str = "smollm2-135m"
+    replicas: Annotated[int, Field(ge=1)] = 1
+    window: Annotated[int, Field(ge=128)] = 2048
+    max_running: Annotated[int, Field(ge=1)] = 48
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    cpu_cores: Annotated[int, Field(ge=0)] = 0
+    kv_cache_gb: Annotated[float, Field(gt=0)] = 1.0
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    eager: bool = True
+    revision: str | None = None
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    vllm: dict[str, Any] = Field(default_factory=dict)
+    url: str | None = None
+    key_env: str | None = None
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    start_deadline_s: Annotated[float, Field(gt=0)] = 600.0
+    turn_deadline_s: Annotated[float, Field(gt=0)] = 120.0
+    faults: ReferenceFaults = ReferenceFaults()
+    profile: Profile = Profile()
+
+    @model_validator(mode="after")
+    def _needs_url(self) -> EngineSection:
+        if self.kind == "openai" and not self.url:
+            raise ValueError("an openai engine needs `url`, such as http://127.0.0.1:8000/v1")
+        return self
+
+
+class RolesSection(_Section):
+    """Which engine plays which role."""
+
+    user: str
+    agent: str
+
+
+class WalkersSection(_Section):
+    """How many walkers, and how many dialogues each keeps alive."""
+
+    count: Annotated[int, Field(ge=1)] = 1
+    alive: Annotated[int, Field(ge=1)] = 64
+    sinks: Annotated[int, Field(ge=1)] = 1
+    retrievers: Annotated[int, Field(ge=1)] = 1
+
+
+class RetrievalSection(_Section):
+    """The document store: embedded Qdrant, or a server by URL with the same code.
+
+    Attributes:
+        embedding: `minilm` (all-MiniLM-L6-v2 from its wheel), or a folder or name that
+            sentence-transformers loads, or `lexical` (word overlap: no model, for rehearsals).
+    """
+
+    embedding: str = "minilm"
+    url: str | None = None
+    key_env: str | None = None
+
+
+class ClusterSection(_Section):
+    """Where it runs: no address starts a local Ray."""
+
+    address: str | None = None
+
+
+class RunFile(_Section):
+    """A whole run file."""
+
+    run: RunSection
+    domain: DomainSection
+    policy: PolicySection = PolicySection()
+    engines: dict[str, EngineSection]
+    roles: RolesSection
+    walkers: WalkersSection = WalkersSection()
+    retrieval: RetrievalSection = RetrievalSection()
+    cluster: ClusterSection = ClusterSection()
+
+    @model_validator(mode="after")
+    def _roles_name_engines(self) -> RunFile:
+        for role in ("user", "agent"):
+            name = getattr(self.roles, role)
+            if name not in self.engines:
+                near = nearest(name, self.engines)
+                raise ValueError(
+                    f"roles.{role} names the engine {name!r}, which is not there{near}"
+                )
+        return self
+
+
+def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """Return `; did you mean 'x'?` for the known name most like this one, or nothing."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
+    """Read a run file and apply `--set` settings.
+
+    Args:
+        path: a TOML file.
+        settings: `key.path=value`; the value is TOML where it parses as such, else a string.
+
+    Raises:
+        InputError: with every finding, when the file or a setting cannot be used.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError([Finding(Where(str(path)), "there is no such run file")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError([Finding(Where(str(path)), f"is not readable as TOML: {error}")]) from None
+    for setting in settings:
+        _apply(data, setting)
+    return validate(data, str(path))
+
+
+def validate(data: Mapping[str, Any], source: str) -> RunFile:
+    """Check a run file's data; raises InputError with every finding, each naming its key."""
+    try:
+        return RunFile.model_validate(data)
+    except ValidationError as error:
+        raise InputError([_finding(detail, source) for detail in error.errors()]) from None
+
+
+def _finding(detail: Mapping[str, Any], source: str) -> Finding:
+    location = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = f"unknown key{nearest(str(detail['loc'][-1]), _keys_at(detail['loc'][:-1]))}"
+    return Finding(Where(source), f"{location}: {message}" if location else message)
+
+
+def _keys_at(location: Sequence[str | int]) -> list[str]:
+    model: Any = RunFile
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if part == "engines":
+            annotation = EngineSection
+        elif annotation is None:
+            continue  # an engine's own name
+        model = annotation
+    return list(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+def _apply(data: dict[str, Any], setting: str) -> None:
+    key, found, text = setting.partition("=")
+    if not found or not all(key.split(".")):
+        raise InputError(f"--set {setting}: is not of the form key.path=value")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise InputError(f"--set {setting}: {parent!r} is a value and has no keys")
+    data[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def resolved(run: RunFile) -> dict[str, Any]:
+    """Return the run file as JSON data, for the run's folder; keys are in it by name only."""
+    data: dict[str, Any] = json.loads(run.model_dump_json())
+    return data

@@ -1,0 +1,376 @@
+"""One dialogue's place on the graph: a state machine that does no input or output.
+
+Order within a turn pair (DESIGN.md section 3): an edge is chosen among those whose guards hold;
+the user speaks; the edge's `set`; its `to`; the state's `call`, its `set`, its `next`; then the
+agent speaks. Every draw has a generator of its own, derived from the dialogue's identity, the turn
+and the draw's name, so a scene that is played again with the same words takes the same path.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specs.domain import (
+    Assignments,
+    Call,
+    Case,
+    Domain,
+    Edge,
+    Reference,
+    Side,
+    Slot,
+    Speech,
+)
+from specs.errors import DuologueError
+from specs.expressions import Expression
+from specs.plan import Plan, document_scope, persona_scope
+from specs.records import PathStep, StopReason
+from specs.seeds import generator
+
+MOVES = 50
+"""Silent moves in a row after which a `next` loop is taken for endless."""
+
+
+class SceneError(DuologueError):
+    """A domain that cannot go on: no case holds, an endless `next`, a value of the wrong type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planting:
+    """Where the wanted document stands in the results: on `page`, or nowhere when `hidden`."""
+
+    id: str
+    page: int
+    hidden: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """A tool call, its arguments evaluated.
+
+    Attributes:
+        draws: what the tool's own draws derive from: the same all through a dialogue for `search`,
+            so that its pages fit together; another for every other call.
+    """
+
+    state: str
+    tool: str
+    arguments: Mapping[str, Any]
+    planting: Planting | None
+    draws: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a call brought: documents with scores (`search`), or the tool's value."""
+
+    ids: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    value: Any = None
+
+
+Moves = Generator[Calling, CallResult, None]
+"""Yields the calls of the states entered, is sent their results, returns where the agent speaks."""
+
+
+class Scene:
+    """A dialogue's place, memory and results.
+
+    Attributes:
+        node: the state whose edges apply.
+        speaking: the state in which the agent speaks; differs from `node` in a digression.
+        turn: the index of the turn to come.
+        slots, reply: of the user's and the agent's current turn.
+        calls: with their results, since the user last spoke.
+    """
+
+    def __init__(self, domain: Domain, plan: Plan) -> None:
+        self.domain = domain
+        self.plan = plan
+        self.node = domain.start
+        self.speaking = domain.start
+        self.turn = 0
+        self.heard = ""
+        self.memory: Mapping[str, Any] = plan.memory
+        self.slots: Mapping[str, Any] = {}
+        self.reply: Mapping[str, Any] = {}
+        self.results: list[dict[str, Any]] = []
+        self.tools: dict[str, Any] = {}
+        self.result: Any = None
+        self.path: list[PathStep] = []
+        self.reached: list[str] = []
+        self.calls: list[tuple[Calling, CallResult]] = []
+        self._searches = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the agent has arrived in an end state."""
+        return self.speaking in self.domain.end
+
+    def scope(self) -> dict[str, Any]:
+        """Return the names that expressions and templates see now."""
+        names: dict[str, Any] = {
+            "persona": persona_scope(self.plan.persona),
+            "goal": self.plan.goal,
+            "memory": self.memory,
+            "slots": self.slots,
+            "reply": self.reply,
+            "results": self.results,
+            "tools": self.tools,
+            "heard": self.heard,
+            "turn": self.turn,
+        }
+        if self.result is not None:
+            names["result"] = self.result
+        if self.plan.document is not None:
+            names["doc"] = document_scope(self.plan.document)
+        return names
+
+    def draws(self, *name: object) -> random.Random:
+        """Return this turn's generator for the draw of that name."""
+        return generator(self.plan.walk_id, self.turn, *name)
+
+    # -- the user's side
+
+    def open_edges(self) -> list[Edge]:
+        """Return the edges of the current node whose guards hold and that may be drawn."""
+        scope = self.scope()
+        return [
+            edge
+            for edge in self.domain.edges_from(self.node)
+            if edge.weight > 0 and self._holds(edge.when, scope)
+        ]
+
+    def draw_edge(self) -> Edge | None:
+        """Draw an edge by weight; None when no guard holds."""
+        edges = self.open_edges()
+        if not edges:
+            return None
+        return self.draws("edge").choices(edges, [edge.weight for edge in edges])[0]
+
+    def settle(self, speech: Speech, side: Side) -> dict[str, Any]:
+        """Return the slots (agent: the reply) that have a `value`, each with a draw of its own."""
+        scope = self.scope()
+        settled: dict[str, Any] = {}
+        scope["slots" if side == "user" else "reply"] = settled
+        for slot in speech.slots.values():
+            if slot.value is not None:
+                value = slot.value.evaluate(scope, self.draws("slot", slot.name))
+                settled[slot.name] = coerce(slot, value)
+        return settled
+
+    def reference_slots(
+        self, speech: Speech, side: Side, reference: Reference | None, settled: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return all slots as they are when a reference speaks (or nobody, in a sampled walk)."""
+        scope = self.scope()
+        slots = dict(settled)
+        scope["slots" if side == "user" else "reply"] = slots
+        for slot in speech.slots.values():
+            if slot.name in slots:
+                continue
+            given = reference.slots.get(slot.name) if reference is not None else None
+            source = given or slot.reference
+            if source is not None:
+                value = source.evaluate(scope, self.draws("reference slot", slot.name))
+                slots[slot.name] = coerce(slot, value)
+        return slots
+
+    def take(self, edge: Edge, slots: Mapping[str, Any]) -> Moves:
+        """Take an edge with the slots that were said, and move to where the agent speaks."""
+        self.slots = slots
+        self.calls = []
+        self._assign(edge.set)
+        target = self._case(edge.to, f"the edge from {edge.from_!r} ({edge.where})")
+        self.path.append(PathStep(self.node, edge.intent or "", target))
+        yield from self._enter(target)
+
+    # -- the agent's side
+
+    def begin(self) -> Moves:
+        """Enter the start state, where the agent opens."""
+        self.calls = []
+        yield from self._enter(self.domain.start)
+
+    def _enter(self, name: str) -> Moves:
+        for _ in range(MOVES):
+            state = self.domain.states[name]
+            if name in self.domain.subgoals and name not in self.reached:
+                self.reached.append(name)
+            if state.call is not None:
+                calling = self._calling(name, state.call)
+                self._received(calling, (yield calling))
+            self._assign(state.set)
+            moved = self._first(state.next)
+            if moved is None:
+                break
+            self.path.append(PathStep(name, "", moved))
+            name = moved
+        else:
+            raise SceneError(f"{state.where}: {MOVES} silent moves in a row: `next` never ends")
+        if state.speech.say is None:
+            raise SceneError(f"{state.where}: the silent state {name!r} has no case that holds")
+        self.speaking = name
+        if not state.digression:
+            self.node = name
+
+    def _calling(self, state: str, call: Call) -> Calling:
+        scope = self.scope()
+        arguments = {
+            name: expression.evaluate(scope, self.draws("call", name))
+            for name, expression in call.arguments.items()
+        }
+        planting = None
+        if call.plant is not None:
+            page = call.plant.page.evaluate(scope) if call.plant.page is not None else 0
+            hidden = not self._holds(call.plant.when, scope)
+            planting = Planting(str(call.plant.id.evaluate(scope)), int(page), hidden)
+        number = "search" if call.tool == "search" else f"{self.turn}.{len(self.calls)}"
+        return Calling(state, call.tool, arguments, planting, f"{self.plan.walk_id}:{number}")
+
+    def _received(self, calling: Calling, result: CallResult) -> None:
+        self.calls.append((calling, result))
+        if calling.tool == "search":
+            self.results = [document_scope(self.domain.document(id_)) for id_ in result.ids]
+            self.result = self.results
+        else:
+            self.result = result.value
+        self.tools = {**self.tools, calling.tool: self.result}
+
+    # -- values
+
+    def _holds(self, when: Expression | None, scope: Mapping[str, Any]) -> bool:
+        return when is None or bool(when.evaluate(scope))
+
+    def _first(self, cases: Sequence[Case]) -> str | None:
+        scope = self.scope() if cases else {}
+        return next((case.to for case in cases if self._holds(case.when, scope)), None)
+
+    def _case(self, cases: Sequence[Case], what: str) -> str:
+        to = self._first(cases)
+        if to is None:
+            raise SceneError(f"{what}: no case of `to` holds")
+        return to
+
+    def _assign(self, assignments: Assignments) -> None:
+        if not assignments:
+            return
+        scope = self.scope()
+        values = {}
+        for name, expression in assignments.items():
+            value = expression.evaluate(scope, self.draws("set", name))
+            values[name] = _typed(self.domain.memory[name].type, value, f"memory.{name}")
+        self.memory = {**self.memory, **values}
+
+
+def coerce(slot: Slot, value: Any) -> Any:
+    """Return a slot's value in its type.
+
+    Raises:
+        SceneError: when it is of another type or not one of those that the slot may take.
+    """
+    value = _typed(slot.type, value, f"slot {slot.name!r}")
+    if slot.type == "list":
+        value = [_typed(slot.of, item, f"slot {slot.name!r}") for item in value]
+    if slot.one_of and value not in slot.one_of:
+        raise SceneError(f"{slot.where}: slot {slot.name!r} is {value!r}, not one of {slot.one_of}")
+    return value
+
+
+def _typed(kind: str, value: Any, what: str) -> Any:
+    try:
+        if value is None:
+            return None
+        if kind in ("text", "id"):
+            if isinstance(value, list | dict):
+                raise TypeError
+            return str(value)
+        if kind == "integer":
+            return _integer(value)
+        if kind == "number":
+            return value if isinstance(value, int | float) else float(value)
+        if kind == "boolean":
+            return _boolean(value)
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        return list(value)
+    except (TypeError, ValueError):
+        raise SceneError(f"{what} is of type {kind}, and {value!r} is none") from None
+
+
+def _integer(value: Any) -> int:
+    number = float(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, str):
+        if value.strip().lower() not in ("true", "false"):
+            raise ValueError
+        return value.strip().lower() == "true"
+    return bool(value)
+
+
+def drive(moves: Moves, answer: Callable[[Calling], CallResult]) -> None:
+    """Run moves to their end, each call answered at once."""
+    try:
+        calling = next(moves)
+        while True:
+            calling = moves.send(answer(calling))
+    except StopIteration:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A walk sampled without words."""
+
+    path: tuple[PathStep, ...]
+    turns: int
+    stop_reason: StopReason
+    reached: tuple[str, ...]
+    error: str = ""
+
+
+Answering = Callable[[Calling, Mapping[str, Any]], CallResult]
+"""Answers a call at once, given the scene's scope: the tools of a sampled walk."""
+
+
+def sample_walk(domain: Domain, plan: Plan, answer: Answering) -> Walked:
+    """Walk a plan without words: slots are what a reference would say.
+
+    Args:
+        answer: the tools, without a model (`actors.retrieval.sampled`).
+    """
+    scene = Scene(domain, plan)
+    try:
+        stop = _walk(scene, answer)
+        error = ""
+    except DuologueError as problem:
+        stop, error = StopReason.ERROR, str(problem)
+    return Walked(tuple(scene.path), scene.turn, stop, tuple(scene.reached), error)
+
+
+def _walk(scene: Scene, tools: Answering) -> StopReason:
+    def answer(calling: Calling) -> CallResult:
+        return tools(calling, scene.scope())
+
+    if scene.domain.open == "agent":
+        drive(scene.begin(), answer)
+        scene.turn += 1
+    while not scene.ended:
+        if scene.turn >= scene.domain.max_turns:
+            return StopReason.TURN_LIMIT
+        edge = scene.draw_edge()
+        if edge is None:
+            return StopReason.NO_EDGE
+        slots = scene.reference_slots(edge.speech, "user", None, scene.settle(edge.speech, "user"))
+        scene.turn += 1
+        drive(scene.take(edge, slots), answer)
+        scene.turn += 1
+    return StopReason.ENDED

@@ -1,0 +1,82 @@
+"""Calls of tools that are not there, or with arguments that they do not take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from specs.domain import Call, Domain, Tool
+from specs.errors import ExpressionError, Finding, nearest
+from specs.expressions import Template
+from specs.scopes import PLAYED
+
+ENTRY_POINTS = "duologue.tools"
+SEARCH_ARGUMENTS = ("query", "page", "limit", "min_score")
+
+
+def tool_findings(domain: Domain) -> Iterator[Finding]:
+    """Yield what is wrong with tools and calls."""
+    for state in domain.states.values():
+        if state.call is not None:
+            yield from _call(domain, state.call)
+    called = {state.call.tool for state in domain.states.values() if state.call is not None}
+    registered: set[str] | None = None
+    for tool in domain.tools.values():
+        if tool.name not in called:
+            message = f"no state calls the tool {tool.name!r}"
+            yield Finding(tool.where, message, "", "warning")
+        if not tool.outcomes and tool.table is None:
+            if registered is None:
+                registered = {one.name for one in entry_points(group=ENTRY_POINTS)}
+            if tool.name not in registered:
+                message = f"the tool {tool.name!r} has no outcomes, no table and no installed code"
+                hint = f"Python tools are registered by the entry-point group {ENTRY_POINTS!r}"
+                yield Finding(tool.where, message, hint)
+        for outcome in tool.outcomes:
+            yield from _result(tool, outcome.result)
+
+
+def _call(domain: Domain, call: Call) -> Iterator[Finding]:
+    known: Mapping[str, Any] = dict.fromkeys(SEARCH_ARGUMENTS)
+    if call.tool == "search":
+        if not domain.documents:
+            yield Finding(call.where, "`search` has nothing to search", "add `corpus`")
+    elif call.tool in domain.tools:
+        known = domain.tools[call.tool].input
+        for name in known:
+            if name not in call.arguments:
+                yield Finding(call.where, f"the tool {call.tool!r} needs {name!r}")
+    else:
+        names = ["search", *domain.tools]
+        message = f"there is no tool {call.tool!r}{nearest(call.tool, names)}"
+        yield Finding(call.where, message, f"known tools: {', '.join(names)}")
+        return
+    for name, expression in call.arguments.items():
+        if name not in known:
+            message = f"the tool {call.tool!r} has no argument {name!r}{nearest(name, known)}"
+            yield Finding(expression.where, message, f"it takes {', '.join(known) or 'none'}")
+
+
+def _result(tool: Tool, result: Any) -> Iterator[Finding]:
+    """Check the templates inside a result: they see the inputs under `input`, and the scope."""
+    if isinstance(result, list):
+        for item in result:
+            yield from _result(tool, item)
+    elif isinstance(result, dict):
+        for item in result.values():
+            yield from _result(tool, item)
+    elif isinstance(result, str) and "{" in result:
+        try:
+            paths = Template(result, tool.where).paths
+        except ExpressionError:
+            return  # reported where it was read
+        for path in sorted(paths):
+            if path[0] == "input" and len(path) > 1 and path[1] not in tool.input:
+                near = nearest(path[1], tool.input)
+                message = f"the tool {tool.name!r} has no input {path[1]!r}{near}"
+                yield Finding(tool.where, message)
+            elif path[0] not in PLAYED | {"input"}:
+                near = nearest(path[0], PLAYED | {"input"})
+                message = f"a result of the tool {tool.name!r}: there is no name {path[0]!r}{near}"
+                yield Finding(tool.where, message)

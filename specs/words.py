@@ -1,0 +1,141 @@
+"""Words in any script, for checks and measures: what is a word, and when two are the same.
+
+Scripts written without spaces are cut into overlapping pairs of characters, which is what text
+retrieval does with them; elsewhere a word is a run of letters, marks and digits.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+
+import regex
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+_WORD = regex.compile(
+    rf"[{_UNSPACED}\p{{M}}ー]+|\p{{N}}+(?:[.,/:]\p{{N}}+)*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}'’])+"
+)
+_UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]")
+_SENTENCE_END = regex.compile(r"[.!?…。！？؟।॥።៕]+[\"'”’»)\]]*\s*$")
+_QUESTION = regex.compile(r"[?？؟;፧]")
+
+# What may stand in any English utterance without saying anything about a document.
+FUNCTION_WORDS = frozenset(
+    """a about above after again all almost already also alright am an and another any anything
+    are aren't as ask at away back be because been before being best better between big both
+    bring but by can can't choose come could did didn't do does doesn't doing don't done down
+    each easy either else enjoy enough even ever every everything exactly few final finally find
+    fine first for from further get give glad go going gone good got great had happy has have
+    haven't having he hello help her here here's hey hi him his hope how i i'd i'll i'm i've if
+    in instead into is isn't it it'll it's its just keep know last later least leave left let
+    let's like little long look looking lot lovely make makes many may maybe me mean might
+    moment more most much must my need needs never new next nice no not nothing now of off ok
+    okay on once one ones only onto or other our out over own part perfect please pleased
+    pleasure point quite rather ready really right same say see set shall she should show since
+    so some something soon sorry sort start started step steps still such sure take takes tell
+    than thank thanks that that's the their them then there there's these they thing things
+    think this those though three time to today together tonight too total try turn two under
+    until up us use very want was way we we'll we're well were what what's when where which
+    while who why will wish with won't would yes yet you you'd you'll you're you've your
+    yourself""".split()  # noqa: SIM905
+)
+
+_NUMBERS = (  # noqa: SIM905
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty"
+).split()
+_ORDINALS = (  # noqa: SIM905
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+).split()
+
+
+def normalize(text: str) -> str:
+    """Return the text in NFKC and case-folded, with plain apostrophes."""
+    return unicodedata.normalize("NFKC", text).replace("’", "'").casefold()
+
+
+@lru_cache(maxsize=8192)
+def words(text: str) -> tuple[str, ...]:
+    """Return the words of a text in order, normalized; pairs of characters in unspaced scripts."""
+    found: list[str] = []
+    for match in _WORD.findall(normalize(text)):
+        if _UNSPACED_RUN.search(match):
+            pairs = [match[i : i + 2] for i in range(max(1, len(match) - 1))]
+            found.extend(pairs)
+        else:
+            word = match.strip("'")
+            if word:
+                found.append(word.removesuffix("'s"))
+    return tuple(found)
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is written in digits (of any script)."""
+    return word[:1].isdigit() or word[:1].isnumeric()
+
+
+def content_words(text: str) -> tuple[str, ...]:
+    """Return the words that carry a document's content: no function words, no single letters."""
+    return tuple(
+        word
+        for word in words(text)
+        if is_number(word) or (word not in FUNCTION_WORDS and (len(word) > 1 or not word.isascii()))
+    )
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two words are forms of one word: equal, or alike but for a short ending."""
+    if one == other:
+        return True
+    if is_number(one) or is_number(other):
+        return False
+    short, long = sorted((one, other), key=len)
+    stem = max(3, len(short) - 2)
+    return len(long) - len(short) <= 3 and len(short) >= 3 and long[:stem] == short[:stem]
+
+
+class Vocabulary:
+    """A set of words that knows their forms (`same`), for many look-ups against one material."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._words: set[str] = set()
+        for text in texts:
+            self._words.update(words(text))
+        self._by_head: dict[str, list[str]] = {}
+        for word in self._words:
+            self._by_head.setdefault(word[:3], []).append(word)
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._words or any(
+            same(word, known) for known in self._by_head.get(word[:3], ())
+        )
+
+
+def number_forms(number: int) -> frozenset[str]:
+    """Return how a number may stand in words: digits, or small ones in English."""
+    forms = {str(number)}
+    if 0 <= number < len(_NUMBERS):
+        forms.add(_NUMBERS[number])
+    if 0 <= number < len(_ORDINALS):
+        forms.add(_ORDINALS[number])
+    if number > 0:
+        suffix = (
+            "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+        )
+        forms.add(f"{number}{suffix}")
+    return frozenset(forms)
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether the text ends with a sentence's end mark."""
+    return bool(_SENTENCE_END.search(text))
+
+
+def asks(text: str) -> bool:
+    """Whether the text holds a question mark of any script."""
+    return bool(_QUESTION.search(text.replace(";", "?") if _greek(text) else text.replace(";", "")))
+
+
+def _greek(text: str) -> bool:
+    return bool(regex.search(r"\p{Greek}", text))

@@ -1,0 +1,194 @@
+"""Reading what surrounds the graph: memory, goals, roles, tools and their tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from specs import yaml_source as source
+from specs.domain import Goal, Json, Outcome, RoleCard, SlotType, Table, Tool, Variable
+from specs.errors import Where
+from specs.expressions import Template
+from specs.reading import TYPES, Reader, fits, kind_of
+
+TABLE_LIMIT = 64 * 1024 * 1024
+_VARIABLE_KEYS = frozenset({"type", "of", "init", "draw"})
+_TOOL_KEYS = ("description", "input", "outcomes", "table")
+
+
+def read_memory(reader: Reader, node: source.Node | None) -> dict[str, Variable]:
+    """Return the variables of memory by name."""
+    mapping = reader.mapping(node, "`memory`")
+    return {name: _variable(reader, name, value) for name, value in mapping.items.items()}
+
+
+def _variable(reader: Reader, name: str, node: source.Node) -> Variable:
+    if not isinstance(node, source.Mapping):
+        init = reader.json(node)
+        of = kind_of(init[0]) if isinstance(init, list) and init else "text"
+        return Variable(name, kind_of(init), node.where, of, init)
+    items = reader.mapping(node, f"the variable {name!r}", _VARIABLE_KEYS).items
+    draw = _draw(reader, name, items["draw"]) if "draw" in items else ()
+    init = reader.json(items.get("init"))
+    sample = draw[0][0] if draw else init
+    kind = reader.choice(items.get("type"), f"the type of {name!r}", TYPES, kind_of(sample))
+    items_type = reader.choice(items.get("of"), f"the items' type of {name!r}", TYPES, "text")
+    if kind == "list" and init is None and "init" not in items:
+        init = []
+    for value in (init, *(value for value, _ in draw)):
+        if not fits(value, kind):
+            reader.error(
+                node.where, f"the variable {name!r} is of type {kind}, and {value!r} is none"
+            )
+    return Variable(name, cast(SlotType, kind), node.where, cast(SlotType, items_type), init, draw)
+
+
+def _draw(reader: Reader, name: str, node: source.Node) -> tuple[tuple[Json, float], ...]:
+    mapping = reader.mapping(node, f"`draw` of {name!r}")
+    what = f"a probability of {name!r}"
+    pairs = tuple(
+        (mapping.keys[key].value, reader.number(p, what, 0.0)) for key, p in mapping.items.items()
+    )
+    _sums_to_one(reader, [p for _, p in pairs], mapping.where, f"the probabilities of {name!r}")
+    return pairs
+
+
+def _sums_to_one(reader: Reader, values: list[float], where: Where, what: str) -> None:
+    total = sum(values)
+    if abs(total - 1) > 1e-6:
+        reader.error(where, f"{what} sum to {total:g}, not to 1")
+
+
+def read_goals(reader: Reader, node: source.Node | None) -> tuple[Goal, ...]:
+    """Return the goals."""
+    goals = []
+    for item in reader.items(node):
+        if isinstance(item, source.Mapping) and "file" not in item.items:
+            items = reader.mapping(item, "a goal", ("text", "with")).items
+            if "text" not in items:
+                reader.error(item.where, "a goal needs `text`")
+                continue
+            with_ = reader.json(reader.mapping(items.get("with"), "`with`"), {})
+            goals.append(Goal(reader.template(items["text"], "a goal"), with_, item.where))
+        else:
+            goals.append(Goal(reader.template(item, "a goal"), {}, item.where))
+    return tuple(goals)
+
+
+def read_roles(reader: Reader, node: source.Node | None) -> tuple[RoleCard, RoleCard]:
+    """Return the cards of the user and the agent."""
+    roles = reader.mapping(node, "`roles`", ("user", "agent")).items
+    cards = []
+    for side in ("user", "agent"):
+        given = roles.get(side)
+        items = reader.mapping(given, f"the role {side!r}", ("name", "system")).items
+        where = given.where if given is not None else Where(reader.file)
+        system = items.get("system")
+        template = (
+            reader.template(system, "`system`") if system is not None else Template("", where)
+        )
+        cards.append(RoleCard(reader.text(items.get("name"), "`name`", side) or side, template))
+    return cards[0], cards[1]
+
+
+def read_tools(reader: Reader, node: source.Node | None) -> dict[str, Tool]:
+    """Return the declared tools by name."""
+    tools = {}
+    for name, value in reader.mapping(node, "`tools`").items.items():
+        if name == "search":
+            reader.error(value.where, "`search` is built in and cannot be declared", "rename it")
+            continue
+        items = reader.mapping(value, f"the tool {name!r}", _TOOL_KEYS).items
+        inputs = {
+            key: cast(SlotType, reader.choice(kind, f"the type of {key!r}", TYPES, "text"))
+            for key, kind in reader.mapping(items.get("input"), "`input`").items.items()
+        }
+        if "outcomes" in items and "table" in items:
+            reader.error(value.where, f"the tool {name!r} has outcomes and a table", "keep one")
+        table = items.get("table")
+        tools[name] = Tool(
+            name=name,
+            description=reader.text(items.get("description"), "a description"),
+            input=inputs,
+            outcomes=_outcomes(reader, items.get("outcomes"), name),
+            table=_table(reader, table, name, inputs) if table is not None else None,
+            where=value.where,
+        )
+    return tools
+
+
+def _outcomes(reader: Reader, node: source.Node | None, tool: str) -> tuple[Outcome, ...]:
+    if node is None:
+        return ()
+    outcomes = []
+    for item in reader.items(node):
+        items = reader.mapping(item, "an outcome", ("p", "result")).items
+        if "result" not in items:
+            reader.error(item.where, "an outcome needs `result`")
+        _check_texts(reader, items.get("result"))
+        p = reader.number(items.get("p"), "`p`", 1.0)
+        outcomes.append(Outcome(p, reader.json(items.get("result"))))
+    _sums_to_one(
+        reader, [one.p for one in outcomes], node.where, f"the probabilities of {tool!r}'s outcomes"
+    )
+    return tuple(outcomes)
+
+
+def _check_texts(reader: Reader, node: source.Node | None) -> None:
+    """Report strings of a result that are no templates."""
+    if isinstance(node, source.Scalar) and "{" in node.text and isinstance(node.value, str):
+        reader.template(node, "a result's text")
+    elif isinstance(node, source.Sequence):
+        for item in node.items:
+            _check_texts(reader, item)
+    elif isinstance(node, source.Mapping):
+        for item in node.items.values():
+            _check_texts(reader, item)
+
+
+def _table(
+    reader: Reader, node: source.Node, tool: str, inputs: dict[str, SlotType]
+) -> Table | None:
+    items = reader.mapping(node, f"the table of {tool!r}", ("path", "match", "otherwise")).items
+    if "path" not in items:
+        reader.error(node.where, "a table needs `path`, a JSONL file in the domain's folder")
+        return None
+    match = reader.names(items.get("match"), "`match`")
+    for name in match:
+        if name.text not in inputs:
+            reader.error(name.where, f"`match` names {name.text!r}, which is no input of {tool!r}")
+    path = reader.inside(items["path"], "the table")
+    rows = _rows(reader, path) if path is not None else ()
+    for name in match:
+        if rows and not any(name.text in row for row in rows):
+            reader.error(name.where, f"no row of the table has the column {name.text!r}")
+    return Table(rows, tuple(name.text for name in match), reader.json(items.get("otherwise")))
+
+
+def _rows(reader: Reader, path: Path) -> tuple[dict[str, Any], ...]:
+    name = str(path.relative_to(reader.folder))
+    file = str(Path(reader.file).parent / name)
+    try:
+        data = path.read_bytes() if path.stat().st_size <= TABLE_LIMIT else None
+    except OSError as error:
+        reader.error(Where(file), f"cannot be read: {error}")
+        return ()
+    if data is None:
+        reader.error(Where(file), f"is larger than {TABLE_LIMIT >> 20} MiB")
+        return ()
+    reader.files[name] = data
+    rows = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reader.error(Where(file, number), f"is not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            reader.error(Where(file, number), "is no JSON object")
+    return tuple(rows)

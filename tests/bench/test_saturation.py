@@ -1,0 +1,218 @@
+"""Engine saturation: the whole system against the same engine given everything at once.
+
+The system plays dialogues with a real engine, and every request it sends is recorded. The limit is
+the same engine, its prefix cache cold, given the same requests all at once in dialogue order.
+Beside it, in the same run: as many dialogues alive as the engine decodes at once, a barrier after
+every turn, and three dialogues at a time. Prints tokens a second and shares of the limit.
+
+    DUOLOGUE_BENCH_DIALOGUES=240 make bench PYTEST_ARGS='-k saturation'
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from actors.caller import ToolCaller
+from actors.conversation import Cast
+from actors.engines.client import EngineClient
+from actors.engines.ray_replica import RayReplica
+from actors.engines.replica_actor import ReplicaActor
+from actors.ledger_client import RayLedger
+from actors.parts import Folder
+from actors.retrieval.remote import RetrieverClient, start_actor
+from actors.retrieval.store import Corpus
+from actors.seat import Seat
+from actors.sink import SINK_OPTIONS, SinkActor
+from actors.sink_client import RaySinks
+from actors.walker import Walker
+from actors.walker_actor import load_tokenizer
+from cluster.ledger import LedgerActor
+from specs.domain import Domain, Side
+from specs.engine import Answer, EngineInfo, Request
+from specs.loader import open_domain
+from specs.plan import PlanSource
+from specs.run_file import RetrievalSection, RunFile, load
+
+DIALOGUES = int(os.environ.get("DUOLOGUE_BENCH_DIALOGUES", "160"))
+TURNS = int(os.environ.get("DUOLOGUE_BENCH_TURNS", "12"))
+RUNNING = int(os.environ.get("DUOLOGUE_BENCH_RUNNING", "32"))
+ALIVE = int(os.environ.get("DUOLOGUE_BENCH_ALIVE", str(3 * RUNNING)))
+
+
+@dataclass
+class Recording:
+    """A client that notes what it was asked, and when how many tokens came back."""
+
+    client: EngineClient
+    asked: list[tuple[int, Request]] = field(default_factory=list)
+    done: list[tuple[float, int]] = field(default_factory=list)
+    barrier: Callable[[], Any] | None = None
+
+    async def ask(self, request: Request, dialogue: str) -> Answer:
+        self.asked.append((request.priority, request))
+        if self.barrier is not None:
+            await self.barrier()
+        answer = await self.client.ask(request, dialogue)
+        self.done.append((time.monotonic(), answer.completion_tokens))
+        return answer
+
+    def release(self, dialogue: str) -> None:
+        self.client.release(dialogue)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one way of playing came to: tokens, seconds, and tokens a second in the steady part."""
+
+    tokens: int
+    seconds: float
+    steady: float
+
+    @property
+    def overall(self) -> float:
+        return self.tokens / self.seconds
+
+
+def figures(began: float, done: Sequence[tuple[float, int]], lead: float, drain: float) -> Figures:
+    """Return the figures; the steady part leaves these shares of the time out at both ends."""
+    seconds = done[-1][0] - began
+    first, last = began + lead * seconds, began + (1 - drain) * seconds
+    steady = sum(tokens for at, tokens in done if first < at <= last) / (last - first)
+    return Figures(sum(tokens for _, tokens in done), seconds, steady)
+
+
+class Barrier:
+    """Lets requests through when everybody who is alive has one: a turn barrier."""
+
+    def __init__(self, alive: Callable[[], int]) -> None:
+        self._alive = alive
+        self._waiting = 0
+        self._open = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self._waiting += 1
+        gate = self._open
+        while not gate.is_set():
+            if self._waiting >= self._alive():
+                self._waiting, self._open = 0, asyncio.Event()
+                gate.set()
+                return
+            try:
+                await asyncio.wait_for(gate.wait(), 0.05)
+            except TimeoutError:
+                continue
+
+
+@dataclass
+class Bench:
+    """The actors that all ways of playing share."""
+
+    domain: Domain
+    run: RunFile
+    engine: Any
+    info: EngineInfo
+    retriever: Any
+    tokenizer: Any
+    out: Path
+
+    async def play(self, name: str, dialogues: int, alive: int, barrier: bool = False) -> Recording:
+        await RayReplica(self.engine).reset_cache()
+        client = EngineClient({"bench-0": RayReplica(self.engine)}, name)
+        recording = Recording(client)
+        section = self.run.engines["cpu"]
+        seat = Seat(recording, self.info, section.profile, self.tokenizer)
+        seats: dict[Side, Seat] = {"user": seat, "agent": seat}
+        retriever = RetrieverClient(self.retriever, Corpus.of(self.domain.documents))
+        caller = ToolCaller(self.domain, retriever)
+        source = PlanSource(self.run.run.seed)
+        cast = Cast(self.domain, source, name, seats, caller, max_turns=TURNS)
+        sink_class: Any = ray.remote(SinkActor).options(**SINK_OPTIONS)
+        sink = sink_class.remote(Folder.of(str(self.out / name)), 0, 1)
+        ledger_class: Any = ray.remote(LedgerActor).options(num_cpus=0)
+        ledger = ledger_class.remote(dialogues)
+        walker = Walker(name, cast, RayLedger(ledger), RaySinks([sink], name), alive)
+        if barrier:
+            recording.barrier = Barrier(lambda: walker.stats.alive)
+        await walker.run()
+        await client.close()
+        await sink.close.remote()
+        return recording
+
+    async def limit(self, requests: Sequence[Request]) -> Figures:
+        """Give the engine all of it at once."""
+        await RayReplica(self.engine).reset_cache()
+        client = EngineClient({"bench-0": RayReplica(self.engine)}, "limit")
+        recording = Recording(client)
+        began = time.monotonic()
+        await asyncio.gather(
+            *(
+                recording.ask(replace(r, id=f"limit:{r.id}", priority=i), str(i))
+                for i, r in enumerate(requests)
+            )
+        )
+        await client.close()
+        return figures(began, recording.done, 0.1, 0.1)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    settings = [
+        f"engines.cpu.max_running={RUNNING}",
+        *os.environ.get("DUOLOGUE_BENCH_SET", "").split(),
+    ]
+    run = load("specs/runs/demo.toml", settings)
+    domain = open_domain("recipe")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    try:
+        make: Any = ray.remote(ReplicaActor).options(num_cpus=0, max_concurrency=4000)
+        engine = make.remote(run.engines["cpu"], "bench-0")
+        info = ray.get(engine.start.remote())
+        retriever = start_actor(RetrievalSection())
+        ray.get(retriever.start.remote(Corpus.of(domain.documents)))
+        yield Bench(domain, run, engine, info, retriever, load_tokenizer(info.tokenizer), tmp_path)
+    finally:
+        ray.shutdown()
+
+
+def test_saturation(bench: Bench, capsys: Any) -> None:
+    asyncio.run(measure(bench, capsys))
+
+
+async def measure(bench: Bench, capsys: Any) -> None:
+    began = time.monotonic()
+    recording = await bench.play("system", DIALOGUES, ALIVE)
+    # Steady: past the first dialogues' lifetimes, and before the ledger runs dry.
+    lead, drain = 0.15, min(0.5, 1.2 * ALIVE / DIALOGUES)
+    system = figures(began, recording.done, lead, drain)
+    requests = [request for _, request in sorted(recording.asked, key=lambda pair: pair[0])]
+    limit = await bench.limit(requests)
+    rows = [
+        (f"{ALIVE} alive, steady", system.steady),
+        (f"{ALIVE} alive, start and drain in it", system.overall),
+    ]
+    few = max(RUNNING, DIALOGUES // 4)
+    for name, dialogues, alive, barrier in (
+        (f"{RUNNING} alive", 2 * few, RUNNING, False),
+        (f"{ALIVE} alive, a barrier after every turn", max(few, ALIVE), ALIVE, True),
+        ("three at a time", 9, 3, False),
+    ):
+        began = time.monotonic()
+        played = await bench.play(
+            name.replace(" ", "-").replace(",", ""), dialogues, alive, barrier
+        )
+        rows.append((name, figures(began, played.done, 0.0, 0.0).overall))
+    with capsys.disabled():
+        print(
+            f"\nsaturation: {DIALOGUES} dialogues of up to {TURNS} turns, {len(requests)} requests, "
+            f"{system.tokens} tokens written in {system.seconds:.0f} s; engine of {RUNNING}"
+        )
+        print(f"  limit (all at once, cold cache): {limit.overall:.1f} tokens/s")
+        for name, speed in rows:
+            print(f"  {name}: {speed:.1f} tokens/s, {speed / limit.overall:.3f} of the limit")

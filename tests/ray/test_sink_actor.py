@@ -1,0 +1,58 @@
+"""The sink as a Ray actor: killed in the middle of its work, it makes no second row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayActorError
+
+from actors.parts import Folder, read_dialogues
+from actors.sink import SINK_OPTIONS, LoggedTurn, SinkActor, SinkLimits
+from tests.unit.durable_samples import make_dialogue, make_turn
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def finish(actor: Any, index: int, epoch: int) -> str:
+    """Finish a dialogue as a walker does: an actor that is away is asked again."""
+    for _ in range(600):
+        try:
+            return str(ray.get(actor.finish.remote(make_dialogue(index), epoch), timeout=60))
+        except RayActorError:
+            continue
+    raise AssertionError("the actor stays away")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_sink_comes_back_with_what_it_answered(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path / "round-0")
+    limits = SinkLimits(part_rows=4, log_interval_s=0.05)
+    actor: Any = ray.remote(SinkActor).options(**SINK_OPTIONS).remote(folder, 0, 1, limits)
+    assert ray.get(actor.open.remote(), timeout=60).durable == ()
+    assert [finish(actor, index, 1) for index in range(6)] == ["stored"] * 6
+    ray.get(actor.turns.remote([LoggedTurn(7, "walk-7", 1, make_turn(0))]), timeout=60)
+    assert finish(actor, 6, 1) == "stored"  # and with it, the turn is on disk
+    pending = [actor.finish.remote(make_dialogue(index), 1) for index in range(8, 20)]
+    ray.kill(actor, no_restart=False)
+    assert finish(actor, 0, 2) == "duplicate"
+    assert {finish(actor, index, 2) for index in range(8, 20)} <= {"stored", "duplicate"}
+    begun = ray.get(actor.begin.remote(7, "walk-7", 2), timeout=60)
+    assert (begun.status, len(begun.turns)) == ("play", 1)
+    assert finish(actor, 7, 1) == "stale"
+    assert finish(actor, 7, 2) == "stored"
+    ray.get(actor.close.remote(), timeout=60)
+    found = Counter(d.index for d in read_dialogues(folder.child("dialogues"), ["index"]))
+    assert found == dict.fromkeys(range(20), 1)
+    assert folder.child("log").names() == []
+    ray.kill(actor)
+    del pending

@@ -1,0 +1,137 @@
+"""Dialogues, folders and a filesystem that fails on request, for the tests of the durable side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs as pafs
+
+from actors.parts import Folder
+from specs.records import CheckResult, Dialogue, PathStep, StopReason, Turn
+
+START = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def make_turn(number: int, text: str = "") -> Turn:
+    return Turn(
+        index=number,
+        role="user" if number % 2 == 0 else "agent",
+        text=text or f"utterance {number}",
+        state="show_results" if number % 2 else "",
+        intent="" if number % 2 else "search_recipe",
+        edge=3,
+        slots={"query": "tomato soup"},
+        call={"tool": "search", "arguments": {"query": "tomato soup"}} if number % 2 else None,
+        result_ids=("r1", "r2") if number % 2 else (),
+        result_scores=(0.75, 0.5) if number % 2 else (),
+        memory={"step": number},
+        checks=(CheckResult("max_words", 4.0, True), CheckResult("mentions", None, number != 2)),
+        rejected=("no",),
+        seed=2**61 + number,
+        sampling={"temperature": 0.7},
+        prompt_digest="abcd",
+        model="m",
+    )
+
+
+def make_dialogue(index: int, turns: int = 4, **changes: Any) -> Dialogue:
+    dialogue = Dialogue(
+        run="demo",
+        round=0,
+        arm="main",
+        walk_id=f"walk-{index}",
+        index=index,
+        seed=2**60 + index,
+        domain="recipe",
+        domain_digest="d" * 64,
+        policy="walk",
+        persona_id="p1",
+        persona="A hurried cook.",
+        goal="Cook tomato soup tonight.",
+        doc_ids=("r1",),
+        documents=(("r1", '{"id":"r1","title":"Tomato Soup"}'),),
+        path=(PathStep("start", "search_recipe", "look_up"),),
+        stop_reason=StopReason.ENDED,
+        error="",
+        attempt=0,
+        subgoals_reached=("show_results",),
+        node="n1",
+        started_at=START,
+        ended_at=START + timedelta(seconds=9, microseconds=5),
+        turns=tuple(make_turn(number) for number in range(turns)),
+    )
+    return replace(dialogue, **changes)
+
+
+class Crash(BaseException):
+    """The process ends here: nothing catches it."""
+
+
+class FaultyFiles(pafs.FileSystemHandler):  # type: ignore[misc]
+    """The local filesystem, with a word before and after each write's step.
+
+    `fault(step, path)` is called with the steps `open`, `written`, `moved`, `deleted`.
+    """
+
+    def __init__(self, fault: Callable[[str, str], None] = lambda step, path: None) -> None:
+        self.local = pafs.LocalFileSystem()
+        self.fault = fault
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        self.fault("open", path)
+        return self.local.open_output_stream(path)
+
+    def move(self, source: str, target: str) -> None:
+        self.fault("written", target)
+        self.local.move(source, target)
+        self.fault("moved", target)
+
+    def delete_file(self, path: str) -> None:
+        self.local.delete_file(path)
+        self.fault("deleted", path)
+
+    def get_type_name(self) -> str:
+        return "faulty"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths: list[str]) -> Any:
+        return self.local.get_file_info(paths)
+
+    def get_file_info_selector(self, selector: Any) -> Any:
+        return self.local.get_file_info(selector)
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self.local.create_dir(path, recursive=recursive)
+
+    def delete_dir(self, path: str) -> None:
+        self.local.delete_dir(path)
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        self.local.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
+
+    def delete_root_dir_contents(self) -> None:
+        raise NotImplementedError
+
+    def copy_file(self, source: str, target: str) -> None:
+        self.local.copy_file(source, target)
+
+    def open_input_stream(self, path: str) -> Any:
+        return self.local.open_input_stream(path, compression=None)
+
+    def open_input_file(self, path: str) -> Any:
+        return self.local.open_input_file(path)
+
+    def open_append_stream(self, path: str, metadata: Any) -> Any:
+        return self.local.open_append_stream(path)
+
+
+def faulty_folder(
+    path: Path, fault: Callable[[str, str], None] = lambda step, path: None
+) -> Folder:
+    return Folder(pafs.PyFileSystem(FaultyFiles(fault)), str(path))

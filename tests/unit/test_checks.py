@@ -1,0 +1,139 @@
+"""Checks, in several scripts: each has what it must let through and what it must not."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specs.checks import Utterance, boilerplate, run_checks
+from specs.domain import CheckCall, Reference, Speech
+from specs.errors import Where
+from specs.expressions import Expression, Template
+from specs.words import Vocabulary, asks, content_words, words
+
+HERE = Where("test.yaml", 1, 1)
+
+
+def judge(check: str, text: str, *values: Any, reference: str = "", **said: Any) -> bool:
+    """Return the verdict of one check whose arguments are the values given."""
+    scope = {f"v{i}": value for i, value in enumerate(values)}
+    arguments = tuple(Expression(name, HERE) for name in scope)
+    references = (Reference(Template(reference, HERE), {}, HERE),) if reference else ()
+    speech = Speech(checks=(CheckCall(check, arguments, check, HERE),), references=references)
+    results = run_checks(speech, Utterance(text, **said), scope, random.Random(0))
+    assert [result.name for result in results] == ["finished", check]
+    return results[1].passed
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "passes"),
+    [
+        ("I fancy a baked pear crumble tonight.", "Baked Pear Crumble", True),
+        ("I fancy baked pears.", "pear", True),
+        ("I fancy something sweet.", "Baked Pear Crumble", False),
+        ("Option two, please.", 2, True),
+        ("The 2nd one, please.", 2, True),
+        ("Option 12, please.", 2, False),
+        ("Хочу приготовить борщ с фасолью.", "борщ", True),
+        ("今夜はトマトスープを作りたいです。", "トマトスープ", True),
+        ("今夜はカレーを作りたいです。", "トマトスープ", False),
+        ("أريد وصفة حساء العدس", "حساء العدس", True),
+        ("मुझे टमाटर सूप बनाना है", "टमाटर सूप", True),
+        ("मुझे चाय चाहिए", "टमाटर सूप", False),
+    ],
+)
+def test_mentions(text: str, value: object, passes: bool) -> None:
+    assert judge("mentions", text, value) is passes
+
+
+DOCUMENT = {
+    "title": "Smoky Black Bean Soup",
+    "minutes": 40,
+    "steps": ["Stir in the garlic, smoked paprika and cumin and cook for 1 minute."],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("Now stir in the garlic, the smoked paprika and the cumin for 1 minute.", True),
+        ("It takes 40 minutes in all.", True),
+        ("It takes 45 minutes in all.", False),
+        ("Preheat the oven and line a tray with baking paper.", False),
+        ("Stir in the garlic, cumin, smoked paprika, lemon juice and butter.", False),
+        ("Sure thing!", True),
+    ],
+)
+def test_grounded(text: str, passes: bool) -> None:
+    assert judge("grounded", text, DOCUMENT, reference="It takes {{ v0 }} in all.") is passes
+
+
+def test_grounded_in_another_script() -> None:
+    document = {"steps": ["玉ねぎを炒めて、豆を入れます。"]}
+    assert judge("grounded", "次は玉ねぎを炒めて、豆を入れます。", document)
+    assert not judge("grounded", "オーブンを二百度に温めてください。", document)
+
+
+def test_lists_wants_every_item() -> None:
+    results = [{"title": "Tomato Soup"}, {"title": "Lentil Soup"}, {"title": "Apple Crisp"}]
+    assert judge("lists", "There is Tomato Soup, Lentil Soup, or an apple crisp.", results)
+    assert not judge("lists", "There is Tomato Soup and Lentil Soup.", results)
+
+
+@pytest.mark.parametrize("text", ["Ready?", "準備はいい？", "هل أنت جاهز؟", "Είσαι έτοιμος;"])
+def test_asks_knows_the_marks_of_many_scripts(text: str) -> None:
+    assert asks(text)
+
+
+def test_a_semicolon_is_no_question() -> None:
+    assert not asks("Stir well; then wait.")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("As an AI language model, I cannot cook.", "set phrase"),
+        ("Sure, here are three recipes.", "set phrase"),
+        ("- Tomato soup", "list mark"),
+        ("1. Chop the onions.", "list mark"),
+        ("I love [dish name] so much.", "placeholder"),
+        ("Great. Chef: now chop.", "role label"),
+        ("Chef: now chop.", "role label"),
+        ("What comes next, please?", "said before"),
+        ("Now chop the red onion finely.", "echo"),
+        ("Chop the red onion finely.", "echo"),
+        ("so good it is so good it is so good it is so good it is", "loop"),
+        ("I finished, what now?", ""),
+        ("2 onions are in the pan.", ""),
+    ],
+)
+def test_boilerplate(text: str, why: str) -> None:
+    utterance = Utterance(
+        text,
+        heard="Now chop the red onion finely.",
+        earlier=["what comes next please"],
+        names=["cook", "chef"],
+    )
+    assert boilerplate(utterance) == why
+
+
+def test_cut_off_is_not_finished() -> None:
+    results = run_checks(Speech(), Utterance("Now add the", finished=False), {}, random.Random(0))
+    assert [(result.name, result.passed) for result in results] == [("finished", False)]
+
+
+def test_words_keep_every_script() -> None:
+    assert words("Crème brûlée, 1 1/2 cups") == ("crème", "brûlée", "1", "1/2", "cups")
+    assert words("don’t") == ("don't",)
+    assert words("冷たい水") == ("冷た", "たい", "い水")
+    assert content_words("I would like the борщ") == ("борщ",)
+
+
+@given(st.text(max_size=200), st.text(max_size=60))
+def test_no_text_breaks_a_check(text: str, value: str) -> None:
+    for check in ("mentions", "grounded", "says", "not_boilerplate", "asks"):
+        judge(check, text, value)
+    for word in words(text):
+        assert word in Vocabulary([text])

@@ -1,0 +1,277 @@
+"""A client's requests get one answer each, whatever happens to the replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.engines.client import ClientLimits, EngineClient
+from actors.engines.reference import ReferenceBackend
+from actors.engines.replica import ReplicaCore
+from actors.engines.routing import StickyRouter
+from specs.engine import Answer, Polled, Replica, Request, Sampling
+from specs.errors import EngineError
+from specs.run_file import EngineSection, ReferenceFaults
+
+QUICK = ClientLimits(backoff_s=(0.001, 0.005), poll_s=0.05, call_s=1.0, give_up_s=0.05)
+PATIENT = ClientLimits(backoff_s=(0.001, 0.005), poll_s=0.05, call_s=1.0)
+
+
+def request(name: str, seed: int = 0, n: int = 1) -> Request:
+    return Request(name, Sampling(8, seed, n), references=("one", "two", "three"), deadline_s=5.0)
+
+
+async def replica(name: str, faults: ReferenceFaults | None = None) -> ReplicaCore:
+    config = EngineSection(kind="reference", max_running=64, faults=faults or ReferenceFaults())
+    core = ReplicaCore(ReferenceBackend(config, name), name)
+    await core.start()
+    return core
+
+
+@contextlib.asynccontextmanager
+async def client(*replicas: Replica, limits: ClientLimits = PATIENT) -> AsyncIterator[EngineClient]:
+    made = EngineClient({f"r{i}": one for i, one in enumerate(replicas)}, limits=limits)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def ask_many(asker: EngineClient, count: int) -> list[Answer]:
+    return await asyncio.gather(*(asker.ask(request(f"q{i}", i), i % 20) for i in range(count)))
+
+
+async def until(condition: Callable[[], bool]) -> bool:
+    for _ in range(5000):
+        if condition():
+            return True
+        await asyncio.sleep(0.001)
+    return False
+
+
+class Watched:
+    """A replica that counts its calls, can be cut off, and can lose its answers."""
+
+    def __init__(self, core: ReplicaCore) -> None:
+        self.core = core
+        self.error: EngineError | None = None
+        self.submitted: list[int] = []
+        self.aborted: list[str] = []
+        self.start = core.start
+        self.stats = core.stats
+        self.reset_cache = core.reset_cache
+        self.stop = core.stop
+
+    async def submit(self, client: str, requests: Sequence[Request]) -> str:
+        if self.error is not None:
+            raise self.error
+        self.submitted.append(len(requests))
+        return await self.core.submit(client, requests)
+
+    async def poll(self, client: str, acknowledged: int, timeout_s: float) -> Polled:
+        polled = await self.core.poll(client, acknowledged, timeout_s)
+        if self.error is not None:
+            raise self.error
+        return polled
+
+    async def abort(self, client: str, request_ids: Sequence[str]) -> None:
+        self.aborted += request_ids
+        await self.core.abort(client, request_ids)
+
+
+async def test_the_requests_of_one_tick_travel_together() -> None:
+    watched = Watched(await replica("a"))
+    async with client(watched) as asker:
+        answers = await ask_many(asker, 200)
+        assert [answer.id for answer in answers] == [f"q{i}" for i in range(200)]
+        assert all(answer.failure is None for answer in answers)
+        assert watched.submitted == [200]
+        assert asker.in_flight == 0
+
+
+async def test_an_answer_lost_on_the_way_is_fetched_again() -> None:
+    watched = Watched(await replica("a", ReferenceFaults(latency_s=(0.0, 0.01))))
+    async with client(watched) as asker:
+        asking = asyncio.ensure_future(ask_many(asker, 50))
+        for _ in range(5):
+            await asyncio.sleep(0.002)
+            watched.error = EngineError("unavailable")
+            await asyncio.sleep(0.002)
+            watched.error = None
+        answers = await asking
+    assert all(answer.failure is None for answer in answers)
+
+
+async def test_a_replica_that_died_gets_its_requests_again() -> None:
+    core = await replica("a", ReferenceFaults(latency_s=(0.001, 0.003), crash_after=30))
+
+    async def restart() -> None:
+        while True:
+            await asyncio.sleep(0.002)
+            await core.start()
+
+    async with client(core) as asker:
+        restarting = asyncio.ensure_future(restart())
+        # Asked a few at a time: 30 requests are all that one life of it answers.
+        for start in range(0, 100, 20):
+            answers = await asyncio.gather(
+                *(asker.ask(request(f"q{i}", i), i) for i in range(start, start + 20))
+            )
+            assert all(answer.failure is None for answer in answers)
+        restarting.cancel()
+
+
+async def test_another_replica_takes_over() -> None:
+    first, second = Watched(await replica("a")), Watched(await replica("b"))
+    async with client(first, second) as asker:
+        before = await ask_many(asker, 40)
+        assert {answer.replica for answer in before} == {"a", "b"}
+        first.error = EngineError("gone")
+        during = await asyncio.gather(
+            *(asker.ask(request(f"again{i}", i), i % 20) for i in range(40))
+        )
+        assert {answer.replica for answer in during} == {"b"}
+        first.error = None
+        assert await until(lambda: not asker._loads["r0"])
+        fresh = await asyncio.gather(*(asker.ask(request(f"new{i}", i), -i) for i in range(1, 40)))
+        assert "a" in {answer.replica for answer in fresh}
+
+
+async def test_what_cannot_be_reached_is_given_up() -> None:
+    watched = Watched(await replica("a"))
+    watched.error = EngineError("gone")
+    async with client(watched, limits=QUICK) as asker:
+        answer = await asyncio.wait_for(asker.ask(request("q"), 0), 5)
+        assert answer.failure is not None
+        assert answer.failure.kind == "unavailable"
+        assert "gone" in answer.failure.message
+        watched.error = None  # and when it is back, it is used again
+        assert (await asyncio.wait_for(asker.ask(request("q"), 0), 5)).failure is None
+
+
+async def test_what_never_works_fails_at_once() -> None:
+    watched = Watched(await replica("a"))
+    watched.error = EngineError("no such model", permanent=True)
+    async with client(watched) as asker:
+        for _ in range(2):
+            with pytest.raises(EngineError, match="no such model"):
+                await asyncio.wait_for(asker.ask(request("q"), 0), 5)
+
+
+async def test_failures_that_may_pass_are_tried_again() -> None:
+    core = await replica("a", ReferenceFaults(failure=0.3))
+    async with client(core) as asker:
+        answers = await ask_many(asker, 300)
+    failed = [answer for answer in answers if answer.failure is not None]
+    assert len(failed) < 30  # 0.3 ** 3 of 300 are 8
+    assert [answer.id for answer in answers] == [f"q{i}" for i in range(300)]
+    assert (await core.stats()).failed > 80
+
+
+async def test_permanent_failures_are_not() -> None:
+    core = await replica("a")
+    async with client(core) as asker:
+        answer = await asker.ask(Request("q", Sampling(8, 0)), 0)
+        assert answer.failure is not None
+        assert answer.failure.permanent
+    assert (await core.stats()).failed == 1
+
+
+async def test_hanging_requests_end_at_their_deadline() -> None:
+    core = await replica("a", ReferenceFaults(hang=1.0))
+    async with client(core) as asker:
+        hanging = Request("q", Sampling(8, 0), references=("one",), deadline_s=0.002)
+        answer = await asyncio.wait_for(asker.ask(hanging, 0), 5)
+        assert answer.failure is not None
+        assert answer.failure.kind == "deadline"
+    assert (await core.stats()).failed == 3
+
+
+async def test_cancelling_the_caller_aborts_the_request() -> None:
+    watched = Watched(await replica("a", ReferenceFaults(hang=1.0)))
+    async with client(watched) as asker:
+        asking = asyncio.ensure_future(asker.ask(request("q"), 0))
+        assert await until(lambda: watched.core.running == 1)
+        asking.cancel()
+        assert await until(lambda: watched.core.running == 0)
+        assert watched.aborted == ["q"]
+        assert asker.in_flight == 0
+
+
+async def test_abort_answers_whoever_waits() -> None:
+    core = await replica("a", ReferenceFaults(hang=1.0))
+    async with client(core) as asker:
+        asking = asyncio.ensure_future(asker.ask(request("q"), 0))
+        await asyncio.sleep(0.005)
+        await asker.abort(["q", "unknown"])
+        failure = (await asyncio.wait_for(asking, 5)).failure
+        assert failure is not None
+        assert failure.kind == "aborted"
+
+
+async def test_in_flight_is_bounded() -> None:
+    watched = Watched(await replica("a", ReferenceFaults(latency_s=(0.001, 0.001))))
+    limits = ClientLimits(in_flight=8, poll_s=0.05)
+    async with client(watched, limits=limits) as asker:
+        assert len(await ask_many(asker, 50)) == 50
+    assert max(watched.submitted) <= 8
+
+
+async def test_closing_leaves_nobody_waiting() -> None:
+    core = await replica("a", ReferenceFaults(hang=1.0))
+    async with client(core) as asker:
+        asking = asyncio.ensure_future(asker.ask(request("q"), 0))
+        await asyncio.sleep(0.002)
+    with pytest.raises(EngineError, match="closed"):
+        await asking
+
+
+async def test_a_client_that_was_dropped_submits_again() -> None:
+    now = 0.0
+    config = EngineSection(kind="reference", faults=ReferenceFaults(latency_s=(0.02, 0.02)))
+    core = ReplicaCore(ReferenceBackend(config, "a"), "a", clock=lambda: now)
+    await core.start()
+    async with client(core) as asker:
+        asking = asyncio.ensure_future(asker.ask(request("q"), 0))
+        await asyncio.sleep(0.005)
+        now = 10_000.0
+        await core.submit("other", [])
+        assert (await asyncio.wait_for(asking, 5)).failure is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))), st.integers(1, 4))
+def test_routing_is_sticky_least_loaded_and_forgets(
+    steps: list[tuple[bool, int]], replicas: int
+) -> None:
+    names = [f"r{i}" for i in range(replicas)]
+    router = StickyRouter(names)
+    places: dict[int, str] = {}
+    for enters, dialogue in steps:
+        if not enters:
+            router.release(dialogue)
+            places.pop(dialogue, None)
+            continue
+        least = min(router.dialogues.values())
+        place = router.route(dialogue, {})
+        assert places.setdefault(dialogue, place) == place
+        assert router.dialogues[place] <= least + 1 or len(places) > least
+    assert sum(router.dialogues.values()) == len(places)
+    for name in names:
+        assert router.dialogues[name] == list(places.values()).count(name)
+
+
+def test_routing_balances_and_leaves_a_replica_that_is_down() -> None:
+    router = StickyRouter(["a", "b"])
+    assert [router.route(i, {}) for i in range(4)] == ["a", "b", "a", "b"]
+    assert router.route(9, {"a": 5.0}) == "b"
+    assert router.route(0, {"a": math.inf}) == "b"
+    assert router.route(1, {"a": math.inf, "b": math.inf}) == "b"
+    for i in (0, 1, 2, 3, 9):
+        router.release(i)
+    assert set(router.dialogues.values()) == {0}

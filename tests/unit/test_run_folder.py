@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.parts import Folder
+from cluster.resume import without_secrets
+from cluster.run_folder import JOB_VARIABLE, RunFolder, refuse_relative
+from cluster.run_lock import LOCK_NAME, STALE_S, RunLock
+from specs.errors import DuologueError, InputError
+from specs.run_file import RunFile, validate
+from tests.unit.durable_samples import faulty_folder
+
+
+@dataclass(frozen=True)
+class FakeDomain:
+    folder: Path
+    name: str = "recipe"
+    digest: str = "d1"
+
+
+@pytest.fixture
+def domain(tmp_path: Path) -> FakeDomain:
+    folder = tmp_path / "recipe"
+    (folder / "prompts").mkdir(parents=True)
+    (folder / "domain.yaml").write_text("domain: recipe\n")
+    (folder / "prompts" / "say.jinja").write_text("x")
+    (folder / ".hidden").write_text("x")
+    (folder / "outside").symlink_to(sys.executable)
+    return FakeDomain(folder)
+
+
+def run_file(out: Path, **changes: Any) -> RunFile:
+    data: dict[str, Any] = {
+        "run": {"name": "demo", "out": str(out)},
+        "domain": {"path": "recipe"},
+        "engines": {"small": {"kind": "reference"}, "spare": {"kind": "reference"}},
+        "roles": {"user": "small", "agent": "small"},
+    }
+    for key, value in changes.items():
+        here = data
+        *parents, last = key.split("__")
+        for parent in parents:
+            here = here.setdefault(parent, {})
+        here[last] = value
+    return validate(data, "test")
+
+
+def opened(out: Path, domain: FakeDomain, fresh: bool = False, **changes: Any) -> RunFolder:
+    folder = RunFolder(out, "demo")
+    folder.open(run_file(out, **changes), domain, fresh=fresh)
+    folder.close()
+    return folder
+
+
+def test_a_new_folder_holds_what_the_run_is(tmp_path: Path, domain: FakeDomain) -> None:
+    out = tmp_path / "runs"
+    opened(out, domain)
+    content = json.loads((out / "demo" / "run.json").read_text())
+    assert content["domain"] == {"name": "recipe", "digest": "d1"}
+    assert content["run_file"]["engines"]["small"]["kind"] == "reference"
+    assert (content["seed"], "created" in content, "python" in content["versions"]) == (
+        0,
+        True,
+        True,
+    )
+    copied = sorted(str(p.relative_to(out)) for p in (out / "demo" / "domain").rglob("*"))
+    assert copied == [
+        "demo/domain/domain.yaml",
+        "demo/domain/prompts",
+        "demo/domain/prompts/say.jinja",
+    ]
+    assert sorted(os.listdir(out / "demo" / "round-0")) == ["dialogues", "log"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run__dialogues": 100},
+        {"run__part_rows": 5, "run__log_interval_s": 9.0},
+        {"engines__small__replicas": 4, "engines__small__gpus": 1.0},
+        {"engines__small__turn_deadline_s": 5.0, "engines__small__faults": {"hang": 0.5}},
+        {"engines__small__vllm": {"gpu_memory_utilization": 0.5}},
+        {"engines__spare__model": "unused"},
+        {"walkers": {"count": 3, "alive": 5, "sinks": 2}},
+        {"cluster__address": "auto"},
+        {"retrieval__url": "http://qdrant:6333"},
+    ],
+)
+def test_harmless_changes_resume_and_are_noted(
+    tmp_path: Path, domain: FakeDomain, changes: dict[str, Any]
+) -> None:
+    opened(tmp_path, domain)
+    before = json.loads((tmp_path / "demo" / "run.json").read_text())
+    folder = RunFolder(tmp_path, "demo")
+    found = folder.open(run_file(tmp_path, **changes), domain)
+    assert found.resumed
+    assert found.changed
+    after = folder.manifest()
+    assert after is not None
+    assert after["created"] == before["created"]
+    assert after["resumed"][0]["changed"]
+    folder.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run__seed": 5}, "run.seed was 0 and is now 5"),
+        ({"policy__arm": "b"}, 'policy.arm was "main" and is now "b"'),
+        ({"policy__kind": "single_prompt"}, "policy.kind"),
+        ({"roles__agent": "spare"}, 'roles.agent was "small" and is now "spare"'),
+        ({"engines__small__model": "x"}, "engines.small.model"),
+        ({"engines__small__profile": {"temperature": 0.1}}, "engines.small.profile.temperature"),
+        ({"engines__small__vllm": {"quantization": "awq"}}, "engines.small.vllm.quantization"),
+        ({"engines__small__faults": {"garbage": 0.5}}, "engines.small.faults.garbage"),
+        ({"retrieval__embedding": "lexical"}, "retrieval.embedding"),
+    ],
+)
+def test_what_would_be_said_may_not_change(
+    tmp_path: Path, domain: FakeDomain, changes: dict[str, Any], said: str
+) -> None:
+    opened(tmp_path, domain)
+    before = (tmp_path / "demo" / "run.json").read_bytes()
+    with pytest.raises(InputError) as caught:
+        opened(tmp_path, domain, **changes)
+    assert said in str(caught.value)
+    assert "--fresh" in str(caught.value)
+    assert "run.name=demo-2" in str(caught.value)
+    assert (tmp_path / "demo" / "run.json").read_bytes() == before
+
+
+def test_every_changed_key_is_named_and_the_domain_is_one(
+    tmp_path: Path, domain: FakeDomain
+) -> None:
+    opened(tmp_path, domain)
+    other = FakeDomain(domain.folder, digest="d2")
+    with pytest.raises(InputError) as caught:
+        opened(tmp_path, other, run__seed=1)
+    assert len(caught.value.findings) == 2
+    assert 'domain.digest was "d1" and is now "d2"' in str(caught.value)
+
+
+def test_fresh_deletes_a_run_and_nothing_else(tmp_path: Path, domain: FakeDomain) -> None:
+    folder = opened(tmp_path, domain)
+    folder.dialogues().write_bytes("part-a.parquet", b"x")
+    opened(tmp_path, domain, fresh=True, run__seed=1)
+    assert folder.dialogues().names() == []
+    assert (folder.manifest() or {})["seed"] == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"holds something else \(thesis\.txt\)"):
+        RunFolder(tmp_path, "mine").open(run_file(tmp_path), domain, fresh=True)
+    (tmp_path / "mine" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="is not Duologue"):
+        RunFolder(tmp_path, "mine").open(run_file(tmp_path), domain, fresh=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_temporaries_of_a_crash_are_cleared(tmp_path: Path, domain: FakeDomain) -> None:
+    folder = opened(tmp_path, domain)
+    (tmp_path / "demo" / "round-0" / "log" / "_log-x.parquet").write_bytes(b"x")
+    opened(tmp_path, domain)
+    assert folder.log().names() == []
+
+
+def test_places_that_cannot_be_used_are_named(tmp_path: Path, domain: FakeDomain) -> None:
+    (tmp_path / "demo").write_text("a file")
+    with pytest.raises(InputError, match="is a file, not a folder"):
+        opened(tmp_path, domain)
+    with pytest.raises(InputError, match="not a folder"):
+        opened(tmp_path / "demo" / "below", domain)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_takes_nothing_is_said_and_the_lock_is_free(
+    tmp_path: Path, domain: FakeDomain, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(step: str, path: str) -> None:
+        if "run.json" in path:
+            raise OSError(code, os.strerror(code))
+
+    folder = RunFolder(tmp_path, "demo")
+    monkeypatch.setattr(folder, "folder", faulty_folder(tmp_path / "demo", fault))
+    with pytest.raises(DuologueError, match=r"read-only|full"):
+        folder.open(run_file(tmp_path), domain)
+    assert opened(tmp_path, domain).manifest() is not None
+
+
+def test_two_runs_at_once_are_refused_while_the_first_lives(
+    tmp_path: Path, domain: FakeDomain
+) -> None:
+    opened(tmp_path, domain)
+    program = (
+        "import sys, time; from cluster.run_folder import RunFolder; "
+        f"RunFolder({str(tmp_path)!r}, 'demo')._lock.take(); "
+        "print('held', flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == b"held\n"
+            with pytest.raises(InputError, match=rf"process {first.pid} on .* is writing"):
+                opened(tmp_path, domain)
+        finally:
+            first.kill()
+            first.wait(30)
+    opened(tmp_path, domain)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Callable[[Clock], RunLock]:
+    return lambda clock: RunLock(faulty_folder(tmp_path), clock)
+
+
+def test_without_a_disk_a_heartbeat_is_the_lock(
+    tmp_path: Path, lock: Callable[[Clock], RunLock]
+) -> None:
+    clock = Clock()
+    first, second = lock(clock), lock(clock)
+    first.take()
+    clock.now += STALE_S - 1
+    first.beat()
+    clock.now += STALE_S - 1
+    with pytest.raises(InputError, match="is writing to this run's folder"):
+        second.take()
+    clock.now += 2
+    second.take()
+    with pytest.raises(DuologueError, match="has taken this run over"):
+        first.beat()
+    first.release()
+    assert (tmp_path / LOCK_NAME).exists()
+    second.release()
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_heartbeat_of_a_dead_process_on_this_host_holds_nothing(
+    tmp_path: Path, lock: Callable[[Clock], RunLock]
+) -> None:
+    clock = Clock()
+    lock(clock).take()
+    held = json.loads((tmp_path / LOCK_NAME).read_text())
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait(30)
+    (tmp_path / LOCK_NAME).write_text(json.dumps({**held, "pid": gone.pid}))
+    lock(clock).take()
+
+
+def test_a_relative_place_under_ray_job_submit_is_refused() -> None:
+    unpacked = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_1"
+    for environment, folder in (({JOB_VARIABLE: "{}"}, "/home/me"), ({}, unpacked)):
+        with pytest.raises(InputError, match=r"--set run\.out=/shared/runs"):
+            refuse_relative("runs", environment, folder)
+        refuse_relative("/shared/runs", environment, folder)
+        refuse_relative("s3://bucket/runs", environment, folder)
+    refuse_relative("runs", {}, "/home/me")
+
+
+def test_no_keys_are_written(tmp_path: Path, domain: FakeDomain) -> None:
+    engine = {
+        "kind": "openai",
+        "url": "https://me:hunter2@host:8000/v1?api_key=hunter2&region=eu",
+        "key_env": "MY_KEY",
+        "vllm": {"hf_token": "hunter2", "nested": [{"password": "hunter2"}]},
+    }
+    opened(tmp_path, domain, engines__small=engine)
+    text = (tmp_path / "demo" / "run.json").read_text()
+    assert "hunter2" not in text
+    assert "https://host:8000/v1?" in text
+    assert "region=eu" in text
+    assert '"MY_KEY"' in text
+    assert opened(tmp_path, domain, engines__small=engine).manifest()
+    assert without_secrets({"max_tokens": 5, "tokenizer": "t"}) == {
+        "max_tokens": 5,
+        "tokenizer": "t",
+    }
+
+
+def test_a_run_is_found_by_its_folder(tmp_path: Path, domain: FakeDomain) -> None:
+    opened(tmp_path, domain)
+    found = RunFolder.at(tmp_path / "demo")
+    assert found.name == "demo"
+    assert found.manifest()
+    assert RunFolder.at("demo").folder == Folder.of("demo")
+    assert RunFolder(tmp_path, "none").manifest() is None

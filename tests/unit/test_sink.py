@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.parts import Folder, part_names, read_dialogues
+from actors.sink import LoggedTurn, SinkActor, SinkCore, SinkLimits
+from actors.turn_log import LogContents, end_entry, read_log, turn_entry, write_log
+from specs.errors import DuologueError
+from specs.records import Dialogue
+from tests.unit.durable_samples import Crash, faulty_folder, make_dialogue, make_turn
+
+_tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
+
+
+def sink(folder: Folder, number: int = 0, sinks: int = 1, rows: int = 100) -> SinkCore:
+    core = SinkCore(folder, number, sinks, SinkLimits(part_rows=rows), next(_tokens))
+    core.open()
+    return core
+
+
+def log(core: SinkCore) -> None:
+    batch = core.take_log()
+    if batch is not None:
+        core.log_written(batch, core.write_batch(batch))
+
+
+def cut(core: SinkCore) -> None:
+    log(core)
+    part = core.take_part()
+    if part is not None:
+        core.write_rows(part)
+        core.delete_logs(core.part_written(part))
+
+
+def said(index: int, epoch: int, *numbers: int, text: str = "") -> list[LoggedTurn]:
+    return [LoggedTurn(index, f"walk-{index}", epoch, make_turn(n, text)) for n in numbers]
+
+
+def logged(folder: Folder) -> LogContents:
+    return read_log(folder.child("log"))
+
+
+def rows(folder: Folder) -> list[int]:
+    return [dialogue.index for dialogue in read_dialogues(folder.child("dialogues"))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder.of(tmp_path / "round-0")
+
+
+def test_a_dialogue_goes_through_the_log_into_a_part_and_the_log_is_deleted(
+    folder: Folder,
+) -> None:
+    core = sink(folder, rows=2)
+    assert core.turns(said(0, 1, 0, 1)) == ()
+    log(core)
+    assert [core.finish(make_dialogue(i), 1) for i in (1, 0)] == ["stored", "stored"]
+    log(core)
+    assert logged(folder).finished[0][0] == make_dialogue(0)
+    assert core.part_due
+    cut(core)
+    assert list(read_dialogues(folder.child("dialogues"))) == [make_dialogue(0), make_dialogue(1)]
+    assert folder.child("log").names() == []
+
+
+def test_a_log_file_stays_while_it_speaks_of_an_unfinished_dialogue(folder: Folder) -> None:
+    core = sink(folder)
+    core.turns(said(5, 1, 0, 1))
+    core.finish(make_dialogue(1), 1)
+    cut(core)
+    assert len(folder.child("log").names()) == 1
+    core.finish(make_dialogue(5), 1)
+    cut(core)
+    assert folder.child("log").names() == []
+    assert rows(folder) == [1, 5]
+
+
+def test_parts_are_cut_by_bytes(folder: Folder) -> None:
+    core = SinkCore(folder, 0, 1, SinkLimits(part_bytes=1), "t")
+    core.open()
+    assert not core.part_due
+    core.finish(make_dialogue(0), 1)
+    log(core)
+    assert core.part_due
+
+
+def test_indices_it_has_and_old_leases_are_refused(folder: Folder) -> None:
+    core = sink(folder)
+    assert core.begin(3, "walk-3", 7).status == "play"
+    assert core.finish(make_dialogue(3), 6) == "stale"
+    assert core.turns(said(3, 6, 0)) == (3,)
+    assert core.begin(3, "walk-3", 6).status == "stale"
+    assert core.finish(make_dialogue(3), 7) == "stored"
+    assert core.finish(make_dialogue(3), 7) == "duplicate"
+    log(core)
+    assert core.finish(make_dialogue(3), 8) == "duplicate"
+    assert core.begin(3, "walk-3", 9).status == "stored"
+    assert core.turns(said(3, 9, 0)) == (3,)
+    cut(core)
+    assert sink(folder).finish(make_dialogue(3), 9) == "duplicate"
+    assert rows(folder) == [3]
+
+
+def test_an_index_of_another_sink_is_a_mistake(folder: Folder) -> None:
+    core = sink(folder, number=1, sinks=2)
+    core.finish(make_dialogue(1), 1)
+    cut(core)
+    with pytest.raises(ValueError, match="index 0 is not of sink 1 of 2"):
+        core.begin(0, "walk-0", 1)
+
+
+def test_an_unfinished_dialogue_goes_on_from_its_log(folder: Folder) -> None:
+    core = sink(folder)
+    core.turns(said(0, 1, 0, 1, 2))
+    log(core)
+    again = SinkCore(folder, 0, 1, SinkLimits(), "again")
+    found = again.open()
+    assert found.durable == ()
+    assert found.max_epoch == 1
+    assert [turn.index for turn in found.unfinished[0].turns] == [0, 1, 2]
+    begun = again.begin(0, "walk-0", 2)
+    assert begun.turns == make_dialogue(0, turns=3).turns
+    again.turns(said(0, 2, 3))
+    again.finish(make_dialogue(0, turns=5), 2)
+    cut(again)
+    assert list(read_dialogues(folder.child("dialogues"))) == [make_dialogue(0, turns=5)]
+
+
+def test_turns_of_a_dialogue_begun_anew_never_mix_with_its_former_self(folder: Folder) -> None:
+    core = sink(folder)
+    core.turns(said(0, 1, 0, 1, 2, 3))
+    log(core)
+    core.turns(said(0, 2, 0, text="another beginning"))
+    log(core)
+    (unfinished,) = logged(folder).unfinished.values()
+    assert [turn.text for turn in unfinished.turns] == ["another beginning"]
+    shorter = make_dialogue(0, turns=2)
+    assert core.finish(shorter, 2) == "stored"
+    log(core)
+    assert logged(folder).finished[0] == (shorter, 2)
+
+
+def test_a_dialogue_shorter_than_what_was_logged_is_finished_all_the_same(folder: Folder) -> None:
+    core = sink(folder)
+    core.turns(said(0, 1, 0, 1, 2, 3))
+    log(core)
+    assert core.finish(make_dialogue(0, turns=2), 2) == "stored"
+    log(core)
+    assert logged(folder).finished[0][0] == make_dialogue(0, turns=2)
+
+
+def test_turns_of_another_walk_are_not_gone_on_with(folder: Folder) -> None:
+    core = sink(folder)
+    core.turns(said(0, 1, 0, 1))
+    assert core.begin(0, "another walk", 2).turns == ()
+
+
+def test_a_truncated_log_file_is_said_and_skipped(folder: Folder, tmp_path: Path) -> None:
+    core = sink(folder)
+    core.turns(said(0, 1, 0))
+    log(core)
+    core.turns(said(0, 1, 1))
+    log(core)
+    last = folder.child("log").names()[-1]
+    path = tmp_path / "round-0" / "log" / last
+    path.write_bytes(path.read_bytes()[:-9])
+    again = SinkCore(folder, 0, 1, SinkLimits(), "again")
+    found = again.open()
+    assert [turn.index for turn in found.unfinished[0].turns] == [0]
+    assert len(found.warnings) == 1
+    assert last in found.warnings[0]
+
+
+def test_an_end_without_all_its_turns_is_no_end(folder: Folder) -> None:
+    log_folder = folder.child("log")
+    log_folder.create()
+    dialogue = make_dialogue(0)
+    entries = [turn_entry(0, "walk-0", 1, turn) for turn in dialogue.turns if turn.index != 1]
+    write_log(log_folder, "log-000of001-000000001-x.parquet", [*entries, end_entry(dialogue, 1)])
+    contents = read_log(log_folder)
+    assert contents.finished == {}
+    assert len(contents.unfinished[0].turns) == 1
+
+
+def test_words_that_parquet_cannot_hold_do_not_stop_a_sink(folder: Folder) -> None:
+    core = sink(folder)
+    odd = replace(
+        make_dialogue(0), turns=(make_turn(0, "half \ud83c a smile, 半分"),), error="\udfff"
+    )
+    core.finish(odd, 1)
+    cut(core)
+    (found,) = read_dialogues(folder.child("dialogues"))
+    assert (found.turns[0].text, found.error) == ("half ? a smile, 半分", "?")
+
+
+def test_another_number_of_sinks_takes_over_and_cleans_up(folder: Folder) -> None:
+    before = [sink(folder, number, 2) for number in range(2)]
+    for index in range(6):
+        before[index % 2].turns(said(index, 1, 0))
+    for index in (0, 1):
+        before[index].finish(make_dialogue(index), 1)
+        log(before[index])
+    after = [sink(folder, number, 3) for number in range(3)]
+    assert [sorted(core.recovered().durable) for core in after] == [[0], [1], []]
+    assert [sorted(core.recovered().unfinished) for core in after] == [[3], [4], [2, 5]]
+    for index in range(2, 6):
+        core = after[index % 3]
+        assert len(core.begin(index, f"walk-{index}", 2).turns) == 1
+        core.finish(make_dialogue(index), 2)
+    for core in after:
+        cut(core)
+        core.delete_foreign()
+    assert sorted(rows(folder)) == list(range(6))
+    assert folder.child("log").names() == []
+
+
+Steps = list[tuple[str, int, int]]
+
+_steps = st.lists(
+    st.tuples(
+        st.sampled_from(["turns", "finish", "log", "cut", "begin"]),
+        st.integers(0, 5),
+        st.integers(1, 4),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(lives=st.lists(st.tuples(_steps, st.integers(1, 12)), min_size=1, max_size=4))
+def test_a_crash_anywhere_makes_no_second_row_and_loses_nothing_answered(
+    lives: list[tuple[Steps, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each life of the sink ends at its n-th step of writing, whichever that is."""
+    path = tmp_path_factory.mktemp("round")
+    answered: set[int] = set()
+    for steps, crash_at in lives:
+        left = [crash_at]
+
+        def fault(step: str, at: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Crash
+
+        try:
+            _live(sink(faulty_folder(path, fault), rows=3), steps, answered)
+        except Crash:
+            continue
+    final = sink(Folder.of(path))
+    assert answered <= set(final.recovered().durable)
+    for index in range(6):
+        stored = final.finish(make_dialogue(index), 9)
+        assert (stored == "duplicate") == (index in final.recovered().durable)
+    cut(final)
+    found = list(read_dialogues(Folder.of(path).child("dialogues")))
+    assert Counter(d.index for d in found) == dict.fromkeys(range(6), 1)
+    assert all(dialogue == make_dialogue(dialogue.index) for dialogue in found)
+    assert Folder.of(path).child("log").names() == []
+
+
+def _live(core: SinkCore, steps: Steps, answered: set[int]) -> None:
+    waiting: set[int] = set()
+    for step, index, number in steps:
+        if step == "begin":
+            core.begin(index, f"walk-{index}", number)
+        elif step == "turns":
+            core.turns(said(index, number, *range(number)))
+        elif step == "finish":
+            if core.finish(make_dialogue(index), number) == "stored":
+                waiting.add(index)
+        else:
+            (log if step == "log" else cut)(core)
+            answered |= waiting
+
+
+# --- the actor, without Ray ---------------------------------------------------------------------
+
+
+def quick(folder: Folder, rows: int = 100, interval: float = 0.01) -> SinkActor:
+    return SinkActor(folder, 0, 1, SinkLimits(rows, log_interval_s=interval), retry_s=0.0)
+
+
+async def test_finish_answers_when_the_dialogue_is_durable(folder: Folder) -> None:
+    actor = quick(folder)
+    assert await actor.turns(said(0, 1, 0)) == ()
+    assert await actor.finish(make_dialogue(0), 1) == "stored"
+    assert 0 in logged(folder).finished
+    assert await actor.finish(make_dialogue(0), 1) == "duplicate"
+    assert (await actor.begin(0, "walk-0", 2)).status == "stored"
+    assert (await actor.open()).durable == (0,)
+    await actor.close()
+    await actor.close()
+    assert rows(folder) == [0]
+    assert folder.child("log").names() == []
+    with pytest.raises(DuologueError, match="closed"):
+        await actor.finish(make_dialogue(1), 1)
+
+
+async def test_many_at_once_become_parts_of_the_wanted_size(folder: Folder) -> None:
+    actor = quick(folder, rows=20)
+    answers = await asyncio.gather(*(actor.finish(make_dialogue(i), 1) for i in range(50)))
+    assert set(answers) == {"stored"}
+    await actor.flush()
+    await actor.close()
+    assert sorted(rows(folder)) == list(range(50))
+
+
+async def test_close_answers_those_who_wait(folder: Folder) -> None:
+    actor = quick(folder, interval=3600.0)
+    await actor.open()
+    waiting = asyncio.create_task(actor.finish(make_dialogue(0), 1))
+    await asyncio.sleep(0)
+    await actor.close()
+    assert await waiting == "stored"
+    assert rows(folder) == [0]
+
+
+def failing(times: int, code: int = errno.ENOSPC) -> Callable[[str, str], None]:
+    left = [times]
+
+    def fault(step: str, path: str) -> None:
+        if step == "moved" and left[0] > 0:  # it is there, and the answer is an error
+            left[0] -= 1
+            raise OSError(code, "injected")
+
+    return fault
+
+
+async def test_a_write_that_failed_is_tried_again_without_a_second_row(tmp_path: Path) -> None:
+    actor = quick(faulty_folder(tmp_path, failing(2)))
+    assert await actor.finish(make_dialogue(0), 1) == "stored"
+    await actor.close()
+    assert rows(Folder.of(tmp_path)) == [0]
+
+
+async def test_a_full_disk_is_told_to_all_who_wait_and_what_is_durable_stays(
+    tmp_path: Path,
+) -> None:
+    actor = quick(Folder.of(tmp_path))
+    await actor.finish(make_dialogue(0), 1)
+    await actor.close()
+    actor = quick(faulty_folder(tmp_path, failing(99)))
+    answers = await asyncio.gather(
+        *(actor.finish(make_dialogue(i), 1) for i in (1, 2)), return_exceptions=True
+    )
+    assert all(isinstance(answer, DuologueError) for answer in answers)
+    assert "the disk is full" in str(answers[0])
+    with pytest.raises(DuologueError, match="the disk is full"):
+        await actor.turns(said(3, 1, 0))
+    assert part_names(Folder.of(tmp_path).child("dialogues"))
+
+
+async def test_the_event_loop_runs_on_while_a_file_is_written(tmp_path: Path) -> None:
+    running, gate = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fault(step: str, path: str) -> None:
+        if step == "written" and "log-" in path:
+            loop.call_soon_threadsafe(running.set)
+            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(30)
+
+    actor = quick(faulty_folder(tmp_path, fault))
+    waiting = asyncio.create_task(actor.finish(make_dialogue(0), 1))
+    await asyncio.wait_for(running.wait(), 30)
+    assert await actor.turns(said(1, 1, 0)) == ()
+    assert not waiting.done()
+    gate.set()
+    assert await waiting == "stored"
+    await actor.close()
+
+
+def test_a_dialogue_numbered_with_gaps_is_a_mistake(folder: Folder) -> None:
+    wrong: Dialogue = replace(make_dialogue(0), turns=(make_turn(1),))
+    with pytest.raises(ValueError, match="not numbered"):
+        sink(folder).finish(wrong, 1)

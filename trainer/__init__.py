@@ -1,0 +1,1 @@
+"""What is learned: curation, training examples, QLoRA on Ray Train, evaluation."""
