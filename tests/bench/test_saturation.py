@@ -210,8 +210,8 @@ async def measure(bench: Bench, capsys: Any) -> None:
         rows.append((name, figures(began, played.done, 0.0, 0.0).overall))
     with capsys.disabled():
         print(
-            f"\nsaturation: {DIALOGUES} dialogues of up to {TURNS} turns, {len(requests)} requests, "
-            f"{system.tokens} tokens written in {system.seconds:.0f} s; engine of {RUNNING}"
+            f"\nsaturation: {DIALOGUES} dialogues of up to {TURNS} turns, {len(requests)} requests,"
+            f" {system.tokens} tokens written in {system.seconds:.0f} s; engine of {RUNNING}"
         )
         print(f"  limit (all at once, cold cache): {limit.overall:.1f} tokens/s")
         for name, speed in rows:

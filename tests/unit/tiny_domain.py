@@ -93,6 +93,9 @@ states:
   bye:
     say: "Wish a good day under a {{ result.sky }} sky{{ ', quickly' if memory.hurried else '' }}."
     reference: ["{{ tools.pay.bill }}, and mind the {{ tools.weather.sky }} sky. Bye!"]
+  farewell:
+    say: "Say goodbye."
+    reference: ["Come again."]
   small_talk:
     digression: true
     say: "Agree."
@@ -110,11 +113,6 @@ end: [bye, farewell]
 subgoals: [offer, bye]
 max_turns: 40
 """
-
-TEXT = TEXT.replace(
-    "  small_talk:\n",
-    '  farewell:\n    say: "Say goodbye."\n    reference: ["Come again."]\n  small_talk:\n',
-)
 
 TEAS = (
     ("Mint", "Cool and green."),
