@@ -129,6 +129,8 @@ class Conversation:
 
     async def _play(self) -> StopReason:
         scene = self.scene
+        for side in self.cast.cards:
+            self.system(side)  # before the first turn, so that a resumed dialogue has the same
         if self.cast.domain.open == "agent":
             await self._agent_turn(scene.begin())
         while not scene.ended:
@@ -173,7 +175,7 @@ class Conversation:
         await self._move(moves, recorded)
         speech = self.cast.domain.states[scene.speaking].speech
         spoken = await self._spoken("agent", speech, logged)
-        scene.reply = spoken.slots
+        scene.replied(spoken.slots)
         turn = logged or self._agent_record(spoken)
         await self._said(turn, new=logged is None)
 
@@ -185,17 +187,6 @@ class Conversation:
 
     def _agent_record(self, spoken: Spoken) -> Turn:
         scene = self.scene
-        results: dict[str, Any] = {}
-        if scene.calls:
-            calling, result = scene.calls[-1]
-            results = {
-                "call": {"tool": calling.tool, "arguments": calling.arguments},
-                "result_ids": result.ids,
-                "result_scores": result.scores,
-                "result": result.value,
-            }
-        if len(scene.calls) > 1:
-            results["routing"] = {"calls": [_call_record(*pair) for pair in scene.calls]}
         return Turn(
             index=scene.turn,
             role="agent",
@@ -203,7 +194,7 @@ class Conversation:
             state=scene.speaking,
             reply=spoken.slots,
             memory=scene.memory,
-            **results,
+            **call_fields(scene),
             **spoken.record,
         )
 
@@ -247,6 +238,22 @@ class Conversation:
 
 def _as_spoken(turn: Turn) -> Spoken:
     return Spoken(turn.text, turn.slots if turn.role == "user" else turn.reply, {})
+
+
+def call_fields(scene: Scene) -> dict[str, Any]:
+    """Return what an agent's turn records of the calls before it (see `recorded_results`)."""
+    if not scene.calls:
+        return {}
+    calling, result = scene.calls[-1]
+    fields: dict[str, Any] = {
+        "call": {"tool": calling.tool, "arguments": calling.arguments},
+        "result_ids": result.ids,
+        "result_scores": result.scores,
+        "result": result.value,
+    }
+    if len(scene.calls) > 1:
+        fields["routing"] = {"calls": [_call_record(*pair) for pair in scene.calls]}
+    return fields
 
 
 def _call_record(calling: Calling, result: CallResult) -> dict[str, Any]:

@@ -20,11 +20,15 @@ from specs.expressions import Template
 from specs.records import dump_json
 from specs.run_file import Profile
 from specs.scene import SceneError, coerce
+from specs.seeds import later
 
 INSTRUCTION = {"user": "Intention", "agent": "Instruction"}
 
 _MAX_TEXT = 600
 """Characters a schema lets an utterance have: the bound stops a model that loops."""
+
+
+_LINE_ENDS = re.compile(r"\s*\n\s*")
 
 
 class Unparsed(ValueError):
@@ -95,8 +99,9 @@ def render_shots(speech: Speech, count: int) -> tuple[Shot, ...]:
 
 def _shot(say: Template | None, example: Example) -> Shot:
     scope = {"slots": example.slots, **example.with_}
-    instruction = say.render(scope) if say is not None else ""
-    return Shot(instruction, example.slots, example.say.render(scope))
+    draws = later("example", example.where)  # the same in every prompt, for the prefix cache
+    instruction = say.render(scope, draws) if say is not None else ""
+    return Shot(instruction, example.slots, example.say.render(scope, draws))
 
 
 def render(ask: Ask, profile: Profile, shots: Sequence[Shot]) -> Prompt:
@@ -117,7 +122,7 @@ def _script(ask: Ask, profile: Profile, shots: Sequence[Shot], history: Sequence
             [
                 f"{INSTRUCTION[ask.side]}: {flat(shot.instruction)}",
                 *(f"{slot.name}: {_plain(shot.slots.get(slot.name))}" for slot in ask.written),
-                f"{name}: {shot.say}",
+                f"{name}: {flat(shot.say)}",
             ]
         )
         for shot in shots
@@ -125,7 +130,8 @@ def _script(ask: Ask, profile: Profile, shots: Sequence[Shot], history: Sequence
     if profile.persona and ask.system:
         blocks.append(flat(ask.system))
     if history:
-        blocks.append("\n".join(f"{ask.cards[line.side].name}: {line.text}" for line in history))
+        said = (f"{ask.cards[line.side].name}: {flat(line.text)}" for line in history)
+        blocks.append("\n".join(said))
     last = [f"{INSTRUCTION[ask.side]}: {flat(ask.instruction)}"]
     if ask.repair:
         last.append(f"(Mind: {', '.join(ask.repair)}.)")
@@ -137,11 +143,13 @@ def _script(ask: Ask, profile: Profile, shots: Sequence[Shot], history: Sequence
 
 def flat(text: str) -> str:
     """Return a text on one line: in a script, a line's end ends what it says."""
-    return re.sub(r"\s*\n\s*", " ", text).strip()
+    return _LINE_ENDS.sub(" ", text).strip() if "\n" in text else text.strip()
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else dump_json(value)
+    if value is None:
+        return ""
+    return flat(value) if isinstance(value, str) else dump_json(value)
 
 
 def parse(ask: Ask, form: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -151,11 +159,11 @@ def parse(ask: Ask, form: str, text: str) -> tuple[str, dict[str, Any]]:
         Unparsed: when it does not have the form that was asked for, or a slot is not of its type.
     """
     if form == "script":
-        said, raw = _parse_script(ask, text)
+        said, raw = _parse_script(ask, sound(text))
     elif ask.written:
-        said, raw = _parse_json(text)
+        said, raw = _parse_json(ask, text)
     else:
-        said, raw = text, {}
+        said, raw = sound(text), {}
     slots = {}
     for slot in ask.written:
         if slot.name not in raw or raw[slot.name] in ("", None):
@@ -182,20 +190,38 @@ def _parse_script(ask: Ask, text: str) -> tuple[str, dict[str, Any]]:
     return values[-1], dict(zip(labels[:-1], values, strict=False))
 
 
-def _parse_json(text: str) -> tuple[str, dict[str, Any]]:
+def _parse_json(ask: Ask, text: str) -> tuple[str, dict[str, Any]]:
     try:
         data = json.loads(text)
-        return str(data.pop("text")), data
-    except (ValueError, KeyError, TypeError, AttributeError):
+        # JSON can escape half a surrogate pair, which neither a tokenizer nor Parquet takes.
+        data = json.loads(sound(dump_json(data)))
+        said = data.pop(_words(ask.written))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Unparsed("not the JSON object that was asked for") from None
+    if not isinstance(said, str):
+        raise Unparsed("no words")
+    return said, data
+
+
+def sound(text: str) -> str:
+    """Return a text that can be encoded: half a surrogate pair becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
+def _words(written: Sequence[Slot]) -> str:
+    """Return the key that the words have beside the slots."""
+    return "utterance" if any(slot.name == "text" for slot in written) else "text"
 
 
 def _read(slot: Slot, value: Any) -> Any:
     if slot.type == "list" and isinstance(value, str):
         try:
-            return json.loads(value)
-        except ValueError:
-            return [part.strip() for part in value.split(",") if part.strip()]
+            items = json.loads(value)
+        except (ValueError, RecursionError):
+            items = None
+        if isinstance(items, list):
+            return items
+        return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
@@ -213,9 +239,7 @@ def complete(ask: Ask, form: str, said: str, slots: Mapping[str, Any]) -> str:
     if form == "chat":
         if not ask.written:
             return said
-        return dump_json(
-            {**{slot.name: slots.get(slot.name) for slot in ask.written}, "text": said}
-        )
+        return _object(ask, slots, said)
     if not ask.written:
         return f" {flat(said)}"
     values = [_plain(slots.get(slot.name)) for slot in ask.written]
@@ -255,7 +279,12 @@ def _chat(ask: Ask, shots: Sequence[Shot], history: Sequence[Line]) -> Prompt:
 def _answer(ask: Ask, shot: Shot) -> str:
     if not ask.written:
         return shot.say
-    return dump_json({**{s.name: shot.slots.get(s.name) for s in ask.written}, "text": shot.say})
+    return _object(ask, shot.slots, shot.say)
+
+
+def _object(ask: Ask, slots: Mapping[str, Any], said: str) -> str:
+    written = {slot.name: slots.get(slot.name) for slot in ask.written}
+    return dump_json({**written, _words(ask.written): said})
 
 
 def _alternating(messages: Sequence[Message]) -> list[Message]:
@@ -274,7 +303,7 @@ def _alternating(messages: Sequence[Message]) -> list[Message]:
 def schema_of(written: Sequence[Slot]) -> dict[str, Any]:
     """Return the JSON schema of an utterance with the slots that the model writes."""
     properties: dict[str, Any] = {slot.name: _slot_schema(slot) for slot in written}
-    properties["text"] = {"type": "string", "minLength": 1, "maxLength": _MAX_TEXT}
+    properties[_words(written)] = {"type": "string", "minLength": 1, "maxLength": _MAX_TEXT}
     return {
         "type": "object",
         "properties": properties,

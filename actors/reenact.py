@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from actors.conversation import Cast, Conversation
+from actors.conversation import Cast, Conversation, recorded_results
 from actors.prompts import render
 from actors.seat import Seat
+from actors.single_prompt import SinglePrompt
 from actors.speaking import Spoken, Utterer
 from specs.domain import Domain, Side, Speech
 from specs.engine import Answer, EngineInfo, Request
@@ -22,6 +23,8 @@ from specs.records import Dialogue, Turn
 from specs.run_file import Profile
 from specs.scene import Calling, CallResult, Scene
 from specs.seeds import digest
+
+UNSURE = "(much like this; the record holds its digest only)"
 
 
 class _Silent:
@@ -58,7 +61,10 @@ class _Reenactment(Conversation):
         if turn is None:
             raise DuologueError("the record ends here")
         if turn.prompt_digest:
-            self.prompts[turn.index] = _matching(Utterer(self, side, speech), turn)
+            utterer = Utterer(self, side, speech)
+            repair = tuple(turn.sampling.get("repair", ()))
+            utterer.ask = replace(utterer.ask, repair=repair)
+            self.prompts[turn.index] = _matching(utterer, turn)
 
 
 def _matching(utterer: Utterer, turn: Turn) -> str:
@@ -68,7 +74,7 @@ def _matching(utterer: Utterer, turn: Turn) -> str:
         if digest(prompt)[:16] == turn.prompt_digest:
             return prompt
         first = first or prompt
-    return f"(much like this; the record holds its digest only)\n{first}"
+    return f"{UNSURE}\n{first}"
 
 
 def _variants(utterer: Utterer) -> Iterator[str]:
@@ -101,6 +107,33 @@ async def exact_prompts(
         for side, profile in profiles.items()
     }
     cast = Cast(domain, source, dialogue.run, seats, silent, max_turns=len(dialogue.turns) + 2)
+    if dialogue.policy == "single_prompt":
+        return await _whole(cast, dialogue)
     reenactment = _Reenactment(cast, dialogue)
     await reenactment.play()
     return reenactment.prompts
+
+
+class _Recorded(_Silent):
+    """Answers calls with the results that they had."""
+
+    def __init__(self, dialogue: Dialogue) -> None:
+        self._results = [result for turn in dialogue.turns for result in recorded_results(turn)]
+
+    async def call(self, calling: Calling, scene: Scene) -> CallResult:
+        if not self._results:
+            raise DuologueError("the record ends here")
+        return self._results.pop(0)
+
+
+async def _whole(cast: Cast, dialogue: Dialogue) -> dict[int, str]:
+    """Return the one prompt of a dialogue that was written at once, beside its first turn."""
+    if not dialogue.turns:
+        return {}
+    plan = make_plan(cast.domain, cast.source, dialogue.index)
+    single = SinglePrompt(replace(cast, caller=_Recorded(dialogue)), plan, dialogue.attempt)
+    await single.walk()
+    prompt = single.prompt().exact()
+    if digest(prompt)[:16] != dialogue.turns[0].prompt_digest:
+        prompt = f"{UNSURE}\n{prompt}"
+    return {0: prompt}

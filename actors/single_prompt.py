@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.conversation import Cast, Progress, make_record
-from actors.prompts import Prompt, clean, flat
+from actors.conversation import Cast, Progress, call_fields, make_record
+from actors.prompts import Prompt, clean, flat, sound
 from actors.seat import request
 from actors.speaking import Stopped
 from specs.checks import Utterance, run_checks
@@ -65,7 +65,7 @@ class SinglePrompt:
         error = ""
         seat = self.cast.seats["agent"]
         try:
-            reason = await self._walk()
+            reason = await self.walk()
             if reason is StopReason.ENDED:
                 reason = await self._write()
         except Stopped as stopped:
@@ -81,7 +81,8 @@ class SinglePrompt:
 
     # -- the walk
 
-    async def _walk(self) -> StopReason:
+    async def walk(self) -> StopReason:
+        """Settle every step of the dialogue but its words."""
         scene = self.scene
         if self.cast.domain.open == "agent":
             await self._agent_step(scene.begin())
@@ -111,14 +112,13 @@ class SinglePrompt:
         scene = self.scene
         await self._move(moves)
         speech = self.cast.domain.states[scene.speaking].speech
-        scene.reply = scene.settle(speech, "agent")
-        fields: dict[str, Any] = {"state": scene.speaking, "reply": scene.reply}
-        if scene.calls:
-            calling, result = scene.calls[-1]
-            fields["call"] = {"tool": calling.tool, "arguments": calling.arguments}
-            fields["result_ids"], fields["result_scores"] = result.ids, result.scores
-            fields["result"] = result.value
+        settled = scene.settle(speech, "agent")
+        reference = next(iter(speech.references), None)
+        reply = scene.reference_slots(speech, "agent", reference, settled)
+        scene.reply = reply
+        fields = {"state": scene.speaking, "reply": reply, **call_fields(scene)}
         self._step("agent", speech, fields)
+        scene.replied(reply)
 
     async def _move(self, moves: Moves) -> None:
         try:
@@ -147,7 +147,7 @@ class SinglePrompt:
 
     async def _write(self) -> StopReason:
         seat = self.cast.seats["agent"]
-        prompt = self._prompt()
+        prompt = self.prompt()
         tokens: Sequence[int] = ()
         if seat.tokenizer is not None:
             tokens = await asyncio.to_thread(seat.encode, prompt)
@@ -165,20 +165,22 @@ class SinglePrompt:
         asked = request(seat, id_, prompt, sampling, tokens, answers, self.plan.index)
         answer = await seat.client.ask(asked, self.plan.walk_id)
         if answer.failure is not None:
+            if answer.failure.kind == "overflow":
+                raise Stopped(StopReason.OVERFLOW, answer.failure.message)
             if answer.failure.permanent:
                 raise Stopped(StopReason.REFUSED, answer.failure.message)
             raise Unavailable(f"{seat.info.model}: {answer.failure.message}")
-        candidate = answer.candidates[0]
-        said = self._parse(candidate.text)
+        said = self._parse(sound(answer.candidates[0].text))
         for step, text in zip(self.steps, said, strict=False):
-            self._record(step, text, prompt, answer, drawn)
+            self._record(step, text, prompt, answer, drawn, len(said))
         if len(said) < len(self.steps):
             raise Stopped(
                 StopReason.UNPARSED, f"{len(said)} of {len(self.steps)} numbered lines were written"
             )
         return StopReason.ENDED
 
-    def _prompt(self) -> Prompt:
+    def prompt(self) -> Prompt:
+        """Return the one prompt, once the walk is done."""
         cards = self.cast.cards
         plan = "\n".join(
             f"{number}. {step.name}: {step.instruction}"
@@ -224,14 +226,19 @@ class SinglePrompt:
                 said.append(clean(match.group(1)))
         return said
 
-    def _record(self, step: Step, text: str, prompt: Prompt, answer: Answer, drawn: int) -> None:
+    def _record(
+        self, step: Step, text: str, prompt: Prompt, answer: Answer, drawn: int, count: int
+    ) -> None:
         seat = self.cast.seats["agent"]
+        reason = answer.candidates[0].finish_reason
+        last = len(self.turns) == count - 1
         utterance = Utterance(
             text=text,
             instruction=step.instruction,
             heard=self.turns[-1].text if self.turns else "",
             earlier=[turn.text for turn in self.turns if turn.role == step.side],
             names=[card.name for card in self.cast.cards.values()],
+            finished=not last or reason != "length",  # only the last line can be cut off
         )
         checks = run_checks(step.speech, utterance, step.scope, self.scene.draws("check"))
         first = not self.turns
@@ -248,6 +255,7 @@ class SinglePrompt:
                 model=seat.info.model,
                 adapter=seat.info.adapter,
                 replica=answer.replica,
+                finish_reason=reason if last else "stop",
                 prompt_tokens=answer.prompt_tokens if first else 0,
                 cached_tokens=answer.cached_tokens if first else 0,
                 completion_tokens=answer.completion_tokens if first else 0,

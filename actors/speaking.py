@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render
+from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
 from specs.checks import SIMILARITY, Utterance, pending, run_checks
 from specs.domain import Side, Slot, Speech
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from actors.conversation import Conversation
 
 REFERENCES = 4
-"""References rendered for one turn at most: enough to vary, cheap enough for every turn."""
+"""References that an utterance is compared with."""
+
+ANSWERS = 2
+"""References that the reference engine may choose from: one would do, two show that it chooses."""
 
 
 class Stopped(DuologueError):
@@ -187,7 +190,7 @@ class Utterer:
             said, written = parse(self.ask, self.seat.profile.form, candidate.text)
         except Unparsed as problem:
             check = CheckResult(f"form: {problem}"[:80], None, False)
-            return Judged(candidate.text.strip(), self.settled, (check,))
+            return Judged(sound(candidate.text.strip()), self.settled, (check,))
         slots = {**self.settled, **written}
         checks = self._checks(said, slots, candidate.finish_reason != "length")
         judged = Judged(said, slots, tuple(checks))
@@ -222,9 +225,9 @@ class Utterer:
 
     # -- references
 
-    def references(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return some of the references with their slots, those first that were not said yet."""
-        if self._references is None:
+    def references(self, count: int = REFERENCES) -> list[tuple[str, dict[str, Any]]]:
+        """Return some of the references with their slots: those that were not said yet, if any."""
+        if self._references is None or len(self._references) < count:
             scene = self.conversation.scene
             order = list(self.speech.references)
             draws: random.Random = scene.draws("reference")
@@ -243,18 +246,18 @@ class Utterer:
                     self._hold(self.settled)
                 if text:
                     (stale if text in said_before else fresh).append((text, slots))
-                if len(fresh) == REFERENCES:
+                if len(fresh) == count:
                     break
             self._references = fresh or stale
         return self._references
 
     def _answers(self) -> list[str]:
         form = self.seat.profile.form
-        return [complete(self.ask, form, said, slots) for said, slots in self.references()]
+        return [complete(self.ask, form, said, slots) for said, slots in self.references(ANSWERS)]
 
     def reference(self) -> Spoken:
         """Return a person's words in the model's place; raises Stopped when there are none."""
-        references = self.references()
+        references = self.references(1)
         if not references:
             raise Stopped(
                 StopReason.NO_WORDS,
@@ -310,14 +313,17 @@ class Utterer:
 
     def _spent(self, prompt: Prompt, answer: Answer, drawn: int) -> dict[str, Any]:
         profile = self.seat.profile
+        sampling: dict[str, Any] = {
+            "form": profile.form,
+            "temperature": profile.temperature,
+            "top_p": profile.top_p,
+            "max_tokens": profile.max_tokens,
+        }
+        if self.ask.repair:
+            sampling["repair"] = list(self.ask.repair)  # a part of the prompt
         return {
             "seed": drawn,
-            "sampling": {
-                "form": profile.form,
-                "temperature": profile.temperature,
-                "top_p": profile.top_p,
-                "max_tokens": profile.max_tokens,
-            },
+            "sampling": sampling,
             "prompt_digest": digest(prompt.exact())[:16],
             "model": self.seat.info.model,
             "adapter": self.seat.info.adapter,

@@ -194,19 +194,26 @@ class Walker:
         try:
             dialogue = await self._dialogue(lease)
         except (Unavailable, EngineError) as error:
-            if isinstance(error, EngineError) and error.permanent:
-                raise
-            self.stats.given_back += 1
-            self.stats.last_failure = str(error)
-            _log.warning("dialogue %d is given back: %s", lease.index, error)
-            await self._ledger.failed(lease.index, lease.epoch, str(error))
+            await self._give_back(lease, error)
             return
         if dialogue is not None:
             # Its place is free while the sink makes it durable.
             self._storing[self._spawn(self._store(dialogue, lease), self._storing)] = lease
 
+    async def _give_back(self, lease: Lease, error: DuologueError) -> None:
+        if isinstance(error, EngineError) and error.permanent:
+            raise error
+        self.stats.given_back += 1
+        self.stats.last_failure = str(error)
+        _log.warning("dialogue %d is given back: %s", lease.index, error)
+        await self._ledger.failed(lease.index, lease.epoch, str(error))
+
     async def _store(self, dialogue: Dialogue, lease: Lease) -> None:
-        await self._sinks.finish(dialogue, lease.epoch)
+        try:
+            await self._sinks.finish(dialogue, lease.epoch)
+        except Unavailable as error:
+            await self._give_back(lease, error)
+            return
         self.stats.dialogues += 1
         self.stats.ended += dialogue.ended
         await self._ledger.done(lease.index, lease.epoch)

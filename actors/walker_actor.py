@@ -15,17 +15,17 @@ from typing import Any
 from actors.caller import ToolCaller
 from actors.conversation import Cast
 from actors.engines.client import ClientLimits, EngineClient
+from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.ledger_client import RayLedger
 from actors.preflight import PromptNeed, check_windows, measure_prompts
 from actors.retrieval.remote import RetrieverClient
 from actors.retrieval.store import Corpus
-from actors.seat import Seat, Tokenizer
+from actors.seat import Seat
 from actors.sink_client import RaySinks
 from actors.walker import Walker, WalkerStats
 from specs.domain import Domain, Side
 from specs.engine import EngineInfo
-from specs.errors import EngineError
 from specs.plan import PlanSource
 from specs.run_file import RunFile
 from specs.seeds import seed
@@ -132,7 +132,7 @@ class WalkerActor:
             self._clients[name] = EngineClient(replicas, client, ClientLimits())
         tokenizer = None
         if info.takes == "tokens":
-            tokenizer = await asyncio.to_thread(load_tokenizer, info.tokenizer, engine.revision)
+            tokenizer = await asyncio.to_thread(load_tokenizer, engine.model, engine.revision)
         return Seat(
             client=self._clients[name],
             info=info,
@@ -141,19 +141,6 @@ class WalkerActor:
             executor=self._executor,
             deadline_s=engine.turn_deadline_s,
         )
-
-
-def load_tokenizer(name: str, revision: str | None = None) -> Tokenizer:
-    """Load a tokenizer; raises EngineError when there is none, or it has no chat template."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise EngineError(f"no tokenizer can be loaded from {name}: {error}", True) from None
-    return tokenizer
 
 
 def _node() -> str:

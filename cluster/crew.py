@@ -24,7 +24,7 @@ from actors.sink import SINK_OPTIONS, SinkActor, SinkLimits
 from actors.sink_core import Recovered
 from actors.walker import WalkerStats
 from actors.walker_actor import WalkerActor, WalkerParts
-from cluster.ledger import LedgerActor
+from cluster.ledger import LedgerActor, spans
 from cluster.ledger import Progress as LedgerProgress
 from specs.domain import Domain
 from specs.engine import EngineInfo, EngineStats
@@ -115,7 +115,7 @@ class Crew:
         corpus = ray.put(Corpus.of(self.domain.documents))
         ledger = ray.remote(LedgerActor).options(num_cpus=0, max_restarts=-1, max_concurrency=1000)
         self.ledger = ledger.remote(
-            self.run.run.dialogues, recovered.durable, first_epoch=recovered.max_epoch + 1
+            self.run.run.dialogues, spans(recovered.durable), first_epoch=recovered.max_epoch + 1
         )
         starting = [retriever.start.remote(corpus) for retriever in self.retrievers]
         self._start_engines()

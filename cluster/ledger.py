@@ -205,6 +205,17 @@ class LedgerCore:
         heapq.heappush(self._back, index)
 
 
+def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Return indices as runs without gaps, each with its first and its last."""
+    runs: list[tuple[int, int]] = []
+    for index in sorted(indices):
+        if runs and runs[-1][1] + 1 == index:
+            runs[-1] = (runs[-1][0], index)
+        else:
+            runs.append((index, index))
+    return runs
+
+
 class LedgerActor:
     """One ledger as an actor (`ray.remote(LedgerActor)`).
 
@@ -216,15 +227,19 @@ class LedgerActor:
     def __init__(
         self,
         wanted: int,
-        durable: Iterable[int] = (),
+        durable: Iterable[tuple[int, int]] = (),
         lease_s: float = 120.0,
         max_attempts: int = 5,
         first_epoch: int = 1,
     ) -> None:
-        """See `LedgerCore`."""
+        """See `LedgerCore`.
+
+        Args:
+            durable: as `spans`: a restart needs it, and Ray keeps no large arguments for that.
+        """
         self._core = LedgerCore(
             wanted,
-            durable,
+            (index for first, last in durable for index in range(first, last + 1)),
             lease_s=lease_s,
             max_attempts=max_attempts,
             first_epoch=max(first_epoch, time.time_ns() // 1_000_000),

@@ -19,12 +19,12 @@ from actors.caller import ToolCaller
 from actors.conversation import Cast, Conversation
 from actors.engines.backends import make_backend
 from actors.engines.client import EngineClient
+from actors.engines.models import load_tokenizer
 from actors.engines.replica import ReplicaCore
 from actors.prompts import Prompt
 from actors.retrieval.retriever import LocalRetriever
 from actors.retrieval.store import Corpus
 from actors.seat import Seat
-from actors.walker_actor import load_tokenizer
 from cluster.person import Noted, Person, Quit
 from cluster.show import plain
 from specs.domain import Domain, Side
@@ -162,7 +162,7 @@ async def _seat(run: RunFile, side: Side, noted: Noted) -> AsyncIterator[Seat]:
             raise EngineError(f"the engine {name} did not start within {limit}") from None
         tokenizer = None
         if info.takes == "tokens":
-            tokenizer = load_tokenizer(info.tokenizer, engine.revision)
+            tokenizer = load_tokenizer(engine.model, engine.revision)
         yield _NotingSeat(
             client=client,
             info=info,

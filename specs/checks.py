@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import regex
@@ -18,13 +19,12 @@ import regex
 from specs.domain import CheckCall, Speech
 from specs.records import CheckResult
 from specs.words import (
-    Vocabulary,
     asks,
     content_words,
     is_number,
     normalize,
     number_forms,
-    same,
+    vocabulary,
     words,
 )
 
@@ -66,6 +66,7 @@ _BOILERPLATE = regex.compile(
     r"|\bi'm an? ai\b|helpful assistant"
     r"|^(?:sure|certainly|of course|absolutely)[,!.:]* (?:here|i can)"
     r"|^here (?:is|are) (?:the|some|a few|an?) .{0,40}:|i cannot fulfil|i can't fulfil"
+    r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
     r"|\binstruction:|\bintention:|\bcontext:|<\|"
 )
 _LIST_MARK = regex.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
@@ -116,13 +117,13 @@ def _mentioned(value: Any, text: str) -> float:
         return min((_mentioned(item, text) for item in value), default=1.0)
     if isinstance(value, Mapping):
         return _mentioned(value.get("title", value.get("name", "")), text)
-    spoken = words(text)
     if isinstance(value, int):
-        return float(bool(number_forms(value).intersection(spoken)))
+        return float(bool(number_forms(value).intersection(words(text))))
+    spoken = vocabulary(text)
     wanted = content_words(str(value)) or words(str(value))
     if not wanted:
         return 1.0
-    return sum(any(same(word, said) for said in spoken) for word in wanted) / len(wanted)
+    return sum(word in spoken for word in wanted) / len(wanted)
 
 
 def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
@@ -131,7 +132,7 @@ def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdic
         if isinstance(value, int) and not isinstance(value, bool):
             if not number_forms(value).intersection(spoken):
                 return 0.0, False
-        elif not all(any(same(word, said) for said in spoken) for word in words(str(value))):
+        elif not all(word in vocabulary(utterance.text) for word in words(str(value))):
             return 0.0, False
     return 1.0, True
 
@@ -140,8 +141,8 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     spoken = content_words(utterance.text)
     if not spoken:
         return 1.0, True
-    material = Vocabulary([*_texts(values), utterance.heard, utterance.instruction])
-    phrases = Vocabulary(_literal(reference.say.source) for reference in speech.references)
+    material = vocabulary(*_texts(values), utterance.heard, utterance.instruction)
+    phrases = vocabulary(*(_literal(reference.say.source) for reference in speech.references))
     if any(is_number(word) and word not in material and word not in phrases for word in spoken):
         return 0.0, False  # an invented number misleads however much else is right
     matter = [word for word in spoken if word not in phrases or word in material]
@@ -149,6 +150,7 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     return share, share >= GROUNDED_SHARE
 
 
+@lru_cache(maxsize=4096)
 def _literal(template: str) -> str:
     return regex.sub(r"\{\{.*?\}\}|\{%.*?%\}", " ", template)
 
@@ -172,6 +174,11 @@ def _lists(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
         return 1.0, True
     shown = [_mentioned(item, utterance.text) >= MENTIONED_SHARE for item in items]
     return sum(shown) / len(shown), all(shown)
+
+
+def _rewords(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    spoken = words(utterance.text)
+    return None, not any(_echoes(spoken, words(str(value))) for value in values)
 
 
 def _asks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
@@ -205,11 +212,7 @@ def boilerplate(utterance: Utterance) -> str:
         return "list mark"
     if _PLACEHOLDER.search(text):
         return "placeholder"
-    if any(
-        regex.search(rf"(?:^|[.!?\"”]\s*){regex.escape(normalize(name))}\s*:", text)
-        for name in utterance.names
-        if name
-    ):
+    if _labels(tuple(utterance.names)).search(text):
         return "role label"
     spoken = words(text)
     if len(spoken) >= 3 and any(words(earlier) == spoken for earlier in utterance.earlier):
@@ -221,9 +224,20 @@ def boilerplate(utterance: Utterance) -> str:
     return ""
 
 
+@lru_cache(maxsize=64)
+def _labels(names: tuple[str, ...]) -> regex.Pattern[str]:
+    known = [regex.escape(normalize(name)) for name in names if name]
+    # Instruct models fall back into the labels of the transcripts that they were trained on.
+    known += ["assistant", "human", "system", "user"]
+    return regex.compile(rf"(?:^|[.!?*\"”]\s*)(?:{'|'.join(known)})\s*:")
+
+
 def _echoes(spoken: Sequence[str], heard: Sequence[str]) -> bool:
     """Whether most of what is said is what was just heard, in the same order."""
     if len(spoken) < 4:
+        return False
+    known = frozenset(heard)
+    if sum(word in known for word in spoken) < ECHO_SHARE * len(spoken):
         return False
     row = [0] * (len(heard) + 1)  # longest common subsequence, one row at a time
     for word in spoken:
@@ -251,6 +265,7 @@ CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
     "grounded": _grounded,
     "lists": _lists,
     "asks": _asks,
+    "rewords": _rewords,
     "max_words": _max_words,
     "min_words": _min_words,
     "not_boilerplate": _not_boilerplate,

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import nodes
 
+from specs.comparisons import TESTS, add, compare
 from specs.errors import nearest
-from specs.filters import FILTERS, FUNCTIONS, TESTS, add, compare
+from specs.filters import FILTERS, FUNCTIONS
 from specs.frames import (
     TEXT_LIMIT,
     Fault,
     Frame,
-    Loop,
     UndefinedFault,
     bounded_number,
     is_number,
-    items_of,
     kind,
     member,
     text_of,
@@ -32,39 +31,20 @@ from specs.frames import (
 from specs.syntax import SyntaxFault
 
 Closure = Callable[[Frame], Any]
-Writer = Callable[[Frame, list[str]], None]
-"""A statement of a template: it appends text."""
 
-_CONSTANT_NAMES = frozenset({"null"})
+CONSTANT_NAMES = frozenset({"null"})
 
 
 def compile_expression(node: nodes.Node) -> Closure:
     """Compile an expression's tree; raises SyntaxFault for what the language does not have."""
     build = _EXPRESSIONS.get(type(node))
     if build is None:
-        raise SyntaxFault(f"{_words(node)} is not part of the language", node.lineno)
+        raise SyntaxFault(f"{words(node)} is not part of the language", node.lineno)
     return build(node)
 
 
-def compile_body(body: Sequence[nodes.Node]) -> Writer:
-    """Compile a template's statements; raises SyntaxFault for what the language does not have."""
-    writers = []
-    for node in body:
-        build = _STATEMENTS.get(type(node))
-        if build is None:
-            raise SyntaxFault(f"{_words(node)} is not part of the language", node.lineno)
-        writers.append(build(node))
-    if len(writers) == 1:
-        return writers[0]
-
-    def write(frame: Frame, out: list[str]) -> None:
-        for writer in writers:
-            writer(frame, out)
-
-    return write
-
-
-def _words(node: nodes.Node) -> str:
+def words(node: nodes.Node) -> str:
+    """Name a node that the language does not have."""
     names = {"Pow": "`**`", "Assign": "`set`", "Call": "a call", "Mul": "`*`"}
     name = type(node).__name__
     return names.get(name, f"`{name.lower()}`")
@@ -86,7 +66,7 @@ def _name(node: Any) -> Closure:
     name = node.name
     if node.ctx != "load" or name.startswith("_"):
         raise SyntaxFault(f"the name {name!r} cannot be used", node.lineno)
-    if name in _CONSTANT_NAMES:
+    if name in CONSTANT_NAMES:
         return lambda frame: None
     if name in FUNCTIONS:
         raise SyntaxFault(f"`{name}` is a function and needs its arguments", node.lineno)
@@ -342,96 +322,6 @@ def _call(node: Any) -> Closure:
     return run
 
 
-def _output(node: Any) -> Writer:
-    parts: list[str | Closure] = [
-        part.data if isinstance(part, nodes.TemplateData) else compile_expression(part)
-        for part in node.nodes
-    ]
-
-    def write(frame: Frame, out: list[str]) -> None:
-        for part in parts:
-            text = part if isinstance(part, str) else text_of(part(frame))
-            frame.spend(len(text) // 32 + 1)
-            frame.write(len(text))
-            out.append(text)
-
-    return write
-
-
-def _if(node: Any) -> Writer:
-    branches = [
-        (compile_expression(one.test), compile_body(one.body)) for one in (node, *node.elif_)
-    ]
-    otherwise = compile_body(node.else_)
-
-    def write(frame: Frame, out: list[str]) -> None:
-        for test, body in branches:
-            if test(frame):
-                body(frame, out)
-                return
-        otherwise(frame, out)
-
-    return write
-
-
-def _targets(target: Any) -> list[str]:
-    names: list[Any] = target.items if isinstance(target, nodes.Tuple) else [target]
-    if not all(isinstance(name, nodes.Name) for name in names):
-        raise SyntaxFault("a `for` needs a plain name", target.lineno)
-    for name in names:
-        if name.name.startswith("_") or name.name in ("loop", *_CONSTANT_NAMES, *FUNCTIONS):
-            raise SyntaxFault(f"the name {name.name!r} cannot be used", name.lineno)
-    return [name.name for name in names]
-
-
-def _bind(names: list[str], item: Any, frame: Frame) -> None:
-    if len(names) == 1:
-        frame.names[names[0]] = item
-        return
-    if not isinstance(item, (list, tuple)) or len(item) != len(names):
-        raise Fault(f"{kind(item)} cannot be taken apart into {len(names)} names")
-    frame.names.update(zip(names, item, strict=True))
-
-
-def _for(node: Any) -> Writer:
-    if node.recursive:
-        raise SyntaxFault("recursive loops are not part of the language", node.lineno)
-    names, over = _targets(node.target), compile_expression(node.iter)
-    test = compile_expression(node.test) if node.test is not None else None
-    body, otherwise = compile_body(node.body), compile_body(node.else_)
-    cost = 1 + sum(1 for _ in node.find_all(nodes.Node))
-
-    def admitted(frame: Frame, items: Sequence[Any]) -> Sequence[Any]:
-        if test is None:
-            return items
-        kept = []
-        for item in items:
-            frame.spend(cost)
-            _bind(names, item, frame)
-            if test(frame):
-                kept.append(item)
-        return kept
-
-    def write(frame: Frame, out: list[str]) -> None:
-        outer = frame.names
-        items = items_of(over(frame), frame)
-        frame.names = dict(outer)
-        items = admitted(frame, items)
-        loop = Loop(len(items))
-        for index, item in enumerate(items):
-            frame.spend(cost)
-            frame.turn()
-            loop.index0 = index
-            frame.names["loop"] = loop
-            _bind(names, item, frame)
-            body(frame, out)
-        frame.names = outer
-        if not items:
-            otherwise(frame, out)
-
-    return write
-
-
 _EXPRESSIONS: Mapping[type, Callable[[Any], Closure]] = {
     nodes.Add: _add,
     nodes.And: _and,
@@ -457,10 +347,4 @@ _EXPRESSIONS: Mapping[type, Callable[[Any], Closure]] = {
     nodes.Sub: _arithmetic("-", operator.sub),
     nodes.Test: _test,
     nodes.Tuple: _items,
-}
-
-_STATEMENTS: Mapping[type, Callable[[Any], Writer]] = {
-    nodes.For: _for,
-    nodes.If: _if,
-    nodes.Output: _output,
 }

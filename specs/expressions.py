@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 from jinja2 import nodes
 
 from specs.errors import ExpressionError, Where
-from specs.evaluator import Closure, Writer, compile_body, compile_expression
+from specs.evaluator import Closure, compile_expression
 from specs.frames import Fault, Frame, UndefinedFault, is_list
 from specs.paths import Path, Usage, usage
+from specs.statements import Writer, compile_body
 from specs.syntax import SyntaxFault, parse_expression, parse_template, position
 
 _Run = TypeVar("_Run")

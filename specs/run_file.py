@@ -243,14 +243,17 @@ def _finding(detail: Mapping[str, Any], source: str) -> Finding:
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:
     model: Any = RunFile
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if part == "engines":
-            annotation = EngineSection
-        elif annotation is None:
-            continue  # an engine's own name
-        model = annotation
-    return list(model.model_fields) if hasattr(model, "model_fields") else []
+    parts = list(location)
+    while parts:
+        fields = getattr(model, "model_fields", {})
+        part = parts.pop(0)
+        if part not in fields:
+            return []
+        model = fields[part].annotation
+        if part == "engines" and parts:
+            model = EngineSection
+            parts.pop(0)  # an engine's own name
+    return list(getattr(model, "model_fields", {}))
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:

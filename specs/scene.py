@@ -22,13 +22,15 @@ from specs.domain import (
     Reference,
     Side,
     Slot,
+    SlotType,
     Speech,
 )
 from specs.errors import DuologueError
 from specs.expressions import Expression
 from specs.plan import Plan, document_scope, persona_scope
 from specs.records import PathStep, StopReason
-from specs.seeds import generator
+from specs.seeds import later
+from specs.values import typed
 
 MOVES = 50
 """Silent moves in a row after which a `next` loop is taken for endless."""
@@ -103,7 +105,9 @@ class Scene:
         self.path: list[PathStep] = []
         self.reached: list[str] = []
         self.calls: list[tuple[Calling, CallResult]] = []
-        self._searches = 0
+        self._persona = persona_scope(plan.persona)
+        self._document = None if plan.document is None else document_scope(plan.document)
+        self._kept: Mapping[str, Any] = {}
 
     @property
     def ended(self) -> bool:
@@ -113,7 +117,7 @@ class Scene:
     def scope(self) -> dict[str, Any]:
         """Return the names that expressions and templates see now."""
         names: dict[str, Any] = {
-            "persona": persona_scope(self.plan.persona),
+            "persona": self._persona,
             "goal": self.plan.goal,
             "memory": self.memory,
             "slots": self.slots,
@@ -125,13 +129,13 @@ class Scene:
         }
         if self.result is not None:
             names["result"] = self.result
-        if self.plan.document is not None:
-            names["doc"] = document_scope(self.plan.document)
+        if self._document is not None:
+            names["doc"] = self._document
         return names
 
     def draws(self, *name: object) -> random.Random:
         """Return this turn's generator for the draw of that name."""
-        return generator(self.plan.walk_id, self.turn, *name)
+        return later(self.plan.walk_id, self.turn, *name)
 
     # -- the user's side
 
@@ -240,6 +244,12 @@ class Scene:
             self.result = result.value
         self.tools = {**self.tools, calling.tool: self.result}
 
+    def replied(self, reply: Mapping[str, Any]) -> None:
+        """Keep the agent's reply; after a digression it is the interrupted state's again."""
+        if not self.domain.states[self.speaking].digression:
+            self._kept = reply
+        self.reply = self._kept
+
     # -- values
 
     def _holds(self, when: Expression | None, scope: Mapping[str, Any]) -> bool:
@@ -280,40 +290,11 @@ def coerce(slot: Slot, value: Any) -> Any:
     return value
 
 
-def _typed(kind: str, value: Any, what: str) -> Any:
+def _typed(kind: SlotType, value: Any, what: str) -> Any:
     try:
-        if value is None:
-            return None
-        if kind in ("text", "id"):
-            if isinstance(value, list | dict):
-                raise TypeError
-            return str(value)
-        if kind == "integer":
-            return _integer(value)
-        if kind == "number":
-            return value if isinstance(value, int | float) else float(value)
-        if kind == "boolean":
-            return _boolean(value)
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        return list(value)
-    except (TypeError, ValueError):
+        return typed(kind, value)
+    except (TypeError, ValueError, OverflowError):
         raise SceneError(f"{what} is of type {kind}, and {value!r} is none") from None
-
-
-def _integer(value: Any) -> int:
-    number = float(value)
-    if number != int(number):
-        raise ValueError
-    return int(number)
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, str):
-        if value.strip().lower() not in ("true", "false"):
-            raise ValueError
-        return value.strip().lower() == "true"
-    return bool(value)
 
 
 def drive(moves: Moves, answer: Callable[[Calling], CallResult]) -> None:
@@ -362,9 +343,9 @@ def _walk(scene: Scene, tools: Answering) -> StopReason:
 
     if scene.domain.open == "agent":
         drive(scene.begin(), answer)
-        scene.turn += 1
+        _reply(scene)
     while not scene.ended:
-        if scene.turn >= scene.domain.max_turns:
+        if scene.turn + 2 > scene.domain.max_turns:
             return StopReason.TURN_LIMIT
         edge = scene.draw_edge()
         if edge is None:
@@ -372,5 +353,14 @@ def _walk(scene: Scene, tools: Answering) -> StopReason:
         slots = scene.reference_slots(edge.speech, "user", None, scene.settle(edge.speech, "user"))
         scene.turn += 1
         drive(scene.take(edge, slots), answer)
-        scene.turn += 1
+        _reply(scene)
     return StopReason.ENDED
+
+
+def _reply(scene: Scene) -> None:
+    """Let the agent speak without words: guards may ask for what a reference's reply holds."""
+    speech = scene.domain.states[scene.speaking].speech
+    settled = scene.settle(speech, "agent")
+    reference = next(iter(speech.references), None)
+    scene.replied(scene.reference_slots(speech, "agent", reference, settled))
+    scene.turn += 1

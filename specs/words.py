@@ -75,6 +75,7 @@ def is_number(word: str) -> bool:
     return word[:1].isdigit() or word[:1].isnumeric()
 
 
+@lru_cache(maxsize=8192)
 def content_words(text: str) -> tuple[str, ...]:
     """Return the words that carry a document's content: no function words, no single letters."""
     return tuple(
@@ -102,14 +103,22 @@ class Vocabulary:
         self._words: set[str] = set()
         for text in texts:
             self._words.update(words(text))
-        self._by_head: dict[str, list[str]] = {}
-        for word in self._words:
-            self._by_head.setdefault(word[:3], []).append(word)
+        self._by_head: dict[str, list[str]] | None = None
 
     def __contains__(self, word: str) -> bool:
-        return word in self._words or any(
-            same(word, known) for known in self._by_head.get(word[:3], ())
-        )
+        if word in self._words:
+            return True
+        if self._by_head is None:  # most words are there as they are
+            self._by_head = {}
+            for known in self._words:
+                self._by_head.setdefault(known[:3], []).append(known)
+        return any(same(word, known) for known in self._by_head.get(word[:3], ()))
+
+
+@lru_cache(maxsize=1024)
+def vocabulary(*texts: str) -> Vocabulary:
+    """Return the vocabulary of texts; candidates of one turn are held against the same ones."""
+    return Vocabulary(texts)
 
 
 def number_forms(number: int) -> frozenset[str]:

@@ -118,13 +118,23 @@ class VllmBackend:
                 f"answer do not fit the window of {self._info.window}"
             )
             return Failure("overflow", message)
-        if request.adapter and not self._lora_enabled():
-            message = f"the engine {self._name} was started without adapters"
-            return Failure("refused", message)
-        return None
+        return self._unfit_adapter(request.adapter) if request.adapter else None
 
-    def _lora_enabled(self) -> bool:
-        return bool(self._adapter or self._config.vllm.get("enable_lora"))
+    def _unfit_adapter(self, adapter: str) -> Failure | None:
+        """Look before vLLM does: an adapter that it cannot load kills its engine."""
+        if adapter in self._adapters:
+            return None
+        lora = self._engine.vllm_config.lora_config
+        if lora is None:
+            return Failure("refused", f"the engine {self._name} was started without adapters")
+        try:
+            rank = _rank(adapter)
+        except EngineError as error:
+            return Failure("refused", str(error))
+        if rank > lora.max_lora_rank:
+            message = f"the adapter {adapter} has rank {rank}, and the engine takes"
+            return Failure("refused", f"{message} {lora.max_lora_rank} at most")
+        return None
 
     async def _generate(self, request: Request, params: Any) -> Answer:
         prompt = {"type": "token", "prompt_token_ids": list(request.tokens)}
@@ -212,6 +222,10 @@ def _arguments(config: EngineSection, model: str, adapter: str) -> Callable[[boo
 
 def _rank(adapter: str) -> int:
     path = Path(adapter) / "adapter_config.json"
+    if not any(
+        (path.parent / f"adapter_model.{kind}").is_file() for kind in ("safetensors", "bin")
+    ):
+        raise EngineError(f"{adapter} holds no LoRA adapter: it has no adapter_model", True)
     try:
         rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:

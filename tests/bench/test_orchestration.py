@@ -5,7 +5,9 @@ walker that keeps 5,000 dialogues of the recipe domain alive. Prints figures; ne
 """
 
 import asyncio
+import cProfile
 import os
+import pstats
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,21 +16,20 @@ from typing import Any
 import psutil
 import ray
 
-from actors.conversation import Cast
+from actors.conversation import Cast, Conversation
 from actors.engines.client import EngineClient
-from actors.engines.models import resolve_model
+from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.engines.replica_actor import ReplicaActor
 from actors.preflight import Drawn
 from actors.retrieval.sampled import SampledTools
-from actors.seat import Seat
+from actors.seat import Client, Seat
 from actors.walker import Walker
-from actors.walker_actor import load_tokenizer
 from specs.domain import Domain, Side
-from specs.engine import EngineInfo
+from specs.engine import Answer, Candidate, EngineInfo, Request
 from specs.lease import Lease
 from specs.loader import open_domain
-from specs.plan import PlanSource
+from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, Turn
 from specs.run_file import EngineSection, Profile, ReferenceFaults
 
@@ -79,7 +80,7 @@ class Forgetful:
         self.lengths.append(len(dialogue.turns))
 
 
-def make_cast(domain: Domain, client: EngineClient, info: EngineInfo, tokenizer: Any) -> Cast:
+def make_cast(domain: Domain, client: Client, info: EngineInfo, tokenizer: Any) -> Cast:
     seat = Seat(client, replace(info, takes="references"), PROFILE, tokenizer)
     seats: dict[Side, Seat] = {"user": seat, "agent": seat}
     return Cast(
@@ -117,9 +118,54 @@ async def play(domain: Domain, replicas: dict[str, RayReplica], tokenizer: Any) 
     }
 
 
+COMPONENTS = {
+    "edges, sets, calls": ("scene.py", ("draw_edge", "take", "begin", "settle", "send")),
+    "instruction and references": ("expressions.py", ("render",)),
+    "prompt": ("prompts.py", ("render", "parse", "complete")),
+    "checks": ("checks.py", ("run_checks",)),
+    "tokenizing": ("seat.py", ("encode",)),
+    "digests and seeds": ("seeds.py", ("digest",)),
+    "documents drawn": ("sampled.py", ("__call__",)),
+}
+"""A component's functions, by file; their time with all that they call."""
+
+
+class Instant:
+    """An engine that answers at once, for looking at everything else."""
+
+    async def ask(self, request: Request, dialogue: str) -> Answer:
+        await asyncio.sleep(0)
+        return Answer(request.id, (Candidate(request.references[0], "stop", 12),))
+
+    def release(self, dialogue: str) -> None: ...
+
+
+async def shares(domain: Domain, tokenizer: Any) -> dict[str, float]:
+    """Return each component's share of the walker's CPU, by the profiler (which inflates calls)."""
+    info = EngineInfo("reference", "references", 0, 100_000)
+    cast = make_cast(domain, Instant(), info, tokenizer)
+
+    def dialogues() -> list[Any]:
+        return [Conversation(cast, make_plan(domain, cast.source, i)).play() for i in range(40)]
+
+    await asyncio.gather(*dialogues())
+    profile = cProfile.Profile()
+    profile.enable()
+    await asyncio.gather(*dialogues())
+    profile.disable()
+    rows: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    total = sum(row[2] for row in rows.values())
+    found = dict.fromkeys(COMPONENTS, 0.0)
+    for (path, _, function), row in rows.items():
+        for name, (file, functions) in COMPONENTS.items():
+            if path.endswith(f"/{file}") and function in functions:
+                found[name] += row[3] / total
+    return found
+
+
 def test_orchestration(capsys: Any) -> None:
     domain = open_domain("recipe")
-    tokenizer = load_tokenizer(str(resolve_model("smollm2-135m")))
+    tokenizer = load_tokenizer("smollm2-135m")
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     try:
         section = EngineSection(
@@ -137,5 +183,7 @@ def test_orchestration(capsys: Any) -> None:
                     f"in one walker, {figures['cpu_ms']:.3f} ms CPU a turn in the walker "
                     f"({figures['busy']:.0%} of a core), {figures['bytes']:.0f} bytes a dialogue"
                 )
+                for part, share in asyncio.run(shares(domain, used)).items():
+                    print(f"  {part}: {share * figures['cpu_ms']:.3f} ms ({share:.0%})")
     finally:
         ray.shutdown()

@@ -22,6 +22,7 @@ import ray
 from actors.caller import ToolCaller
 from actors.conversation import Cast
 from actors.engines.client import EngineClient
+from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.engines.replica_actor import ReplicaActor
 from actors.ledger_client import RayLedger
@@ -32,7 +33,6 @@ from actors.seat import Seat
 from actors.sink import SINK_OPTIONS, SinkActor
 from actors.sink_client import RaySinks
 from actors.walker import Walker
-from actors.walker_actor import load_tokenizer
 from cluster.ledger import LedgerActor
 from specs.domain import Domain, Side
 from specs.engine import Answer, EngineInfo, Request
@@ -176,7 +176,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         info = ray.get(engine.start.remote())
         retriever = start_actor(RetrievalSection())
         ray.get(retriever.start.remote(Corpus.of(domain.documents)))
-        yield Bench(domain, run, engine, info, retriever, load_tokenizer(info.tokenizer), tmp_path)
+        yield Bench(domain, run, engine, info, retriever, load_tokenizer("smollm2-135m"), tmp_path)
     finally:
         ray.shutdown()
 

@@ -76,6 +76,12 @@ def test_grounded_in_another_script() -> None:
     assert not judge("grounded", "オーブンを二百度に温めてください。", document)
 
 
+def test_rewords_refuses_the_text_itself() -> None:
+    step = "Stir in the garlic and the cumin."
+    assert judge("rewords", "The garlic and cumin are stirred in.", step)
+    assert not judge("rewords", "Stir in the garlic and cumin.", step)
+
+
 def test_lists_wants_every_item() -> None:
     results = [{"title": "Tomato Soup"}, {"title": "Lentil Soup"}, {"title": "Apple Crisp"}]
     assert judge("lists", "There is Tomato Soup, Lentil Soup, or an apple crisp.", results)
@@ -101,6 +107,7 @@ def test_a_semicolon_is_no_question() -> None:
         ("I love [dish name] so much.", "placeholder"),
         ("Great. Chef: now chop.", "role label"),
         ("Chef: now chop.", "role label"),
+        ("I look forward to it!Human: what is that?", "role label"),
         ("What comes next, please?", "said before"),
         ("Now chop the red onion finely.", "echo"),
         ("Chop the red onion finely.", "echo"),

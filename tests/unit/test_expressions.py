@@ -278,7 +278,7 @@ BIG = {"big": ["x" * 50_000 + str(i) for i in range(300)], "many": list(range(50
 def test_work_and_memory_are_bounded(source: str) -> None:
     template = Template(source, WHERE)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         template.render(BIG)
     except ExpressionError:
@@ -287,7 +287,7 @@ def test_work_and_memory_are_bounded(source: str) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     # tracemalloc slows it down several times, hence a wide bound: unbounded work takes hours.
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert peak < 100_000_000
 
 
@@ -324,14 +324,14 @@ _HOSTILE = st.one_of(
 
 
 def _survives(run: Callable[[], Any]) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     message = "domain.yaml:7:9"
     try:
         run()
     except ExpressionError as error:
         message = str(error)
     assert "domain.yaml:7:9" in message
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))

@@ -294,10 +294,10 @@ def test_yaml_of_any_size_is_read_in_bounds() -> None:
         b"[a, " * 400_000,
         b'"' + b"\\n" * 900_000,
     ):
-        started = time.perf_counter()
+        started = time.process_time()
         _, found = read_yaml(source, "x")
         assert found
-        assert time.perf_counter() - started < 10
+        assert time.process_time() - started < 10
 
 
 # -- nothing crashes
@@ -335,9 +335,9 @@ def test_a_damaged_domain_gives_findings_and_never_an_exception(
     folder = tmp_path_factory.getbasetemp() / "damaged"
     write(folder)
     (folder / "domain.yaml").write_bytes(data)
-    started = time.perf_counter()
+    started = time.process_time()
     domain, found = load_domain(folder)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert (domain is None) == any(finding.severity == "error" for finding in found)
     assert all(finding.message and finding.where.file for finding in found)
 

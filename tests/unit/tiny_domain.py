@@ -71,7 +71,7 @@ states:
     set: {asked: "slots.query | default(memory.asked)"}
     next: [{when: "doc.id in (results | map(attribute='id'))", to: offer}, {when: results, to: offer_others}, {to: nothing}]
   offer:
-    say: "Name the teas and ask which one."
+    say: "Name {{ results | map(attribute='title') | join(', ') }} and ask which one."
     reply: {shown: [id]}
     reference:
       - {say: "I have {{ results | map(attribute='title') | join(', ') }}. Which one?", slots: {shown: "results | map(attribute='id')"}}

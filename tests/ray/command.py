@@ -1,0 +1,118 @@
+"""The command line in a process of its own, and the run files that these tests give it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from specs.records import dialogue_schema
+from tests.unit.tiny_domain import write
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120
+"""After this a command hangs: its test fails, and its processes are ended."""
+
+RUN_FILE = """\
+[run]
+name = "tea"
+dialogues = {dialogues}
+out = "{out}"
+log_interval_s = 0.05
+[domain]
+path = "{domain}"
+[engines.ref]
+kind = "reference"
+[engines.ref.faults]
+latency_s = [{latency}, {latency}]
+[roles]
+user = "ref"
+agent = "ref"
+[walkers]
+alive = 4
+sinks = 2
+[retrieval]
+embedding = "lexical"
+"""
+
+
+def run_file(folder: Path, dialogues: int, latency: float = 0.0) -> Path:
+    """Write the tiny domain and a run file for it; returns the run file."""
+    domain = write(folder / "kiosk")
+    path = folder / "run.toml"
+    path.write_text(
+        RUN_FILE.format(dialogues=dialogues, latency=latency, domain=domain, out=folder / "out")
+    )
+    return path
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a command: no cluster of anybody else's."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return {**kept, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1", **(more or {})}
+
+
+@dataclass
+class Command:
+    """A running `duologue` in a process group of its own, its standard error read as it comes."""
+
+    arguments: tuple[str, ...]
+    process: subprocess.Popen[str] = field(init=False)
+    said: str = ""
+
+    def __post_init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli", *self.arguments],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def says(self, pattern: str) -> bool:
+        """Read on until a line matches; False when the command ends before."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said += line
+            if re.search(pattern, line):
+                return True
+        return False
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C in a terminal does."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def end(self) -> int:
+        """Return the exit code."""
+        try:
+            _, said = self.process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+        self.said += said
+        return self.process.returncode
+
+
+def duologue(*arguments: str) -> tuple[int, str]:
+    """Run a command to its end; returns its exit code and what it said on standard error."""
+    command = Command(tuple(arguments))
+    return command.end(), command.said
+
+
+def rows(folder: Path) -> dict[int, dict[str, Any]]:
+    """Return a run's dialogues by index, read by pyarrow; fails when an index is there twice."""
+    import pyarrow.dataset as ds
+
+    parts = folder / "out" / "tea" / "round-0" / "dialogues"
+    files = sorted(str(path) for path in parts.glob("part-*.parquet"))
+    found = ds.dataset(files, schema=dialogue_schema()).to_table().to_pylist() if files else []
+    assert len({row["index"] for row in found}) == len(found)
+    return {row["index"]: row for row in found}
