@@ -231,9 +231,9 @@ class Conversation:
         """Return what has been said."""
         return [Line(turn.role, turn.text) for turn in self.turns]
 
-    def earlier(self, side: Side) -> list[str]:
-        """Return what a side has said."""
-        return [turn.text for turn in self.turns if turn.role == side]
+    def earlier(self, side: Side | None = None) -> list[str]:
+        """Return what has been said, by one side or by both."""
+        return [turn.text for turn in self.turns if side in (None, turn.role)]
 
 
 def _as_spoken(turn: Turn) -> Spoken:

@@ -236,7 +236,8 @@ class SinglePrompt:
             text=text,
             instruction=step.instruction,
             heard=self.turns[-1].text if self.turns else "",
-            earlier=[turn.text for turn in self.turns if turn.role == step.side],
+            earlier=[turn.text for turn in self.turns],
+            theirs=[turn.text for turn in self.turns if turn.role != step.side],
             names=[card.name for card in self.cast.cards.values()],
             finished=not last or reason != "length",  # only the last line can be cut off
         )

@@ -203,7 +203,8 @@ class Utterer:
             text=said,
             instruction=self.ask.instruction,
             heard=scene.heard,
-            earlier=self.conversation.earlier(self.side),
+            earlier=self.conversation.earlier(),
+            theirs=self.conversation.earlier("agent" if self.side == "user" else "user"),
             names=[card.name for card in self.ask.cards.values()],
             finished=finished,
         )

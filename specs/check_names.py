@@ -17,5 +17,6 @@ KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
     "rewords": (1, ANY),
     "says": (1, 1),
     "similar": (0, 1),
+    "tells": (0, 0),
 }
 """Name to the least and the greatest number of arguments."""

@@ -48,7 +48,8 @@ class Utterance:
     Attributes:
         instruction: what the speaker was told to say.
         heard: what the other side said last.
-        earlier: what this side said before, in order.
+        earlier: what either side said before, in order.
+        theirs: what the other side said before, in order; `heard` is the last of it.
         names: the names of both roles, which must not stand as labels in the words.
         finished: the model ended by itself, not at its token limit.
     """
@@ -57,6 +58,7 @@ class Utterance:
     instruction: str = ""
     heard: str = ""
     earlier: Sequence[str] = ()
+    theirs: Sequence[str] = ()
     names: Sequence[str] = ()
     finished: bool = True
 
@@ -69,6 +71,9 @@ _BOILERPLATE = regex.compile(
     r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
     r"|\binstruction:|\bintention:|\bcontext:|<\|"
 )
+_RUN_ON = regex.compile(r"\p{Ll}[.!?]\p{Lu}\p{L}")
+"""A sentence glued to the next: a model that went past its end into some other text."""
+
 _LIST_MARK = regex.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
 _PLACEHOLDER = regex.compile(r"\{\{|\}\}|\[(?:[^\]\d]{1,40})\]|<[a-z_ ]{2,30}>|https?://|\*\*|```")
 
@@ -185,6 +190,10 @@ def _asks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdic
     return None, asks(utterance.text)
 
 
+def _tells(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    return None, not asks(utterance.text)
+
+
 def _max_words(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     count = len(words(utterance.text))
     return float(count), count <= int(values[0])
@@ -203,7 +212,8 @@ def boilerplate(utterance: Utterance) -> str:
     """Return what makes an utterance boilerplate, or an empty string.
 
     Boilerplate is what no person says: an assistant's set phrases, list marks, role labels,
-    placeholders, the instruction itself, an earlier turn again, or the same words over and over.
+    placeholders, an earlier turn again, the other side's words, another text behind the end, or the
+    same words over and over.
     """
     text = normalize(utterance.text).strip()
     if _BOILERPLATE.search(text):
@@ -217,8 +227,10 @@ def boilerplate(utterance: Utterance) -> str:
     spoken = words(text)
     if len(spoken) >= 3 and any(words(earlier) == spoken for earlier in utterance.earlier):
         return "said before"
-    if _echoes(spoken, words(utterance.heard)):
+    if any(_echoes(spoken, words(said)) for said in (utterance.heard, *utterance.theirs)):
         return "echo"
+    if _RUN_ON.search(utterance.text):
+        return "run on"
     if _loops(spoken):
         return "loop"
     return ""
@@ -266,6 +278,7 @@ CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
     "lists": _lists,
     "asks": _asks,
     "rewords": _rewords,
+    "tells": _tells,
     "max_words": _max_words,
     "min_words": _min_words,
     "not_boilerplate": _not_boilerplate,

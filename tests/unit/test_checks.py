@@ -112,7 +112,10 @@ def test_a_semicolon_is_no_question() -> None:
         ("Now chop the red onion finely.", "echo"),
         ("Chop the red onion finely.", "echo"),
         ("so good it is so good it is so good it is so good it is", "loop"),
+        ("Ready to go on?Create a new dialogue by adding a cook.", "run on"),
+        ("Silky hummus takes 15 minutes in all", "echo"),
         ("I finished, what now?", ""),
+        ("Add 1.5 kg of mussels, e.g. from the U.S. coast.", ""),
         ("2 onions are in the pan.", ""),
     ],
 )
@@ -121,6 +124,7 @@ def test_boilerplate(text: str, why: str) -> None:
         text,
         heard="Now chop the red onion finely.",
         earlier=["what comes next please"],
+        theirs=["Silky Hummus takes 15 minutes in all, shall we start?"],
         names=["cook", "chef"],
     )
     assert boilerplate(utterance) == why
