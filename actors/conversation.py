@@ -17,11 +17,13 @@ from typing import Any, Protocol
 from actors.prompts import Line, Shot, render_shots
 from actors.seat import Seat
 from actors.speaking import Spoken, Stopped, speak
+from specs.checks import phrases_of
 from specs.domain import Domain, Edge, RoleCard, Side, Speech
 from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan, PlanSource
 from specs.records import Dialogue, StopReason, Turn, dump_json
 from specs.scene import Calling, CallResult, Moves, Scene
+from specs.words import Vocabulary
 
 
 class Caller(Protocol):
@@ -62,7 +64,12 @@ class Cast:
     node: str = ""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     people: Mapping[Side, Person] = field(default_factory=dict)
+    phrases: Vocabulary = field(init=False)
     _shots: dict[tuple[int, int], tuple[Shot, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Gather the domain's phrases once."""
+        self.phrases = phrases_of(self.domain)
 
     @property
     def cards(self) -> dict[Side, RoleCard]:

@@ -239,6 +239,7 @@ class SinglePrompt:
             earlier=[turn.text for turn in self.turns],
             theirs=[turn.text for turn in self.turns if turn.role != step.side],
             names=[card.name for card in self.cast.cards.values()],
+            phrases=self.cast.phrases,
             finished=not last or reason != "length",  # only the last line can be cut off
         )
         checks = run_checks(step.speech, utterance, step.scope, self.scene.draws("check"))

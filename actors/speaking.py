@@ -207,6 +207,7 @@ class Utterer:
             theirs=self.conversation.earlier("agent" if self.side == "user" else "user"),
             names=[card.name for card in self.ask.cards.values()],
             finished=finished,
+            phrases=self.conversation.cast.phrases,
         )
         results = run_checks(self.speech, utterance, scene.scope(), scene.draws("check"))
         self._hold(self.settled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -94,7 +95,9 @@ def _watch(crew: object, reporter: Reporter, folder: RunFolder, before: int) -> 
             if done:
                 ask(done, 10.0, "a walker")
             folder.beat()
-            reporter.show(snapshot(crew, before, time.monotonic() - began))
+            # An actor that is too busy to tell its figures is no reason to end the run.
+            with contextlib.suppress(DuologueError):
+                reporter.show(snapshot(crew, before, time.monotonic() - began))
     except KeyboardInterrupt:
         reporter.say("stopping: what is finished is being written ...")
         ask([walker.stop.remote() for walker in crew.walkers], STOP_S, "the walkers")

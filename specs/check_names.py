@@ -14,6 +14,7 @@ KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
     "mentions": (1, ANY),
     "min_words": (1, 1),
     "not_boilerplate": (0, 0),
+    "picks": (2, 2),
     "rewords": (1, ANY),
     "says": (1, 1),
     "similar": (0, 1),

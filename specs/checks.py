@@ -16,9 +16,10 @@ from typing import Any
 
 import regex
 
-from specs.domain import CheckCall, Speech
+from specs.domain import CheckCall, Domain, Speech
 from specs.records import CheckResult
 from specs.words import (
+    Vocabulary,
     asks,
     content_words,
     is_number,
@@ -52,6 +53,8 @@ class Utterance:
         theirs: what the other side said before, in order; `heard` is the last of it.
         names: the names of both roles, which must not stand as labels in the words.
         finished: the model ended by itself, not at its token limit.
+        phrases: the words of all the domain's references, which say nothing about a document
+            (`phrases_of`); those of the speech's own references where None.
     """
 
     text: str
@@ -61,6 +64,7 @@ class Utterance:
     theirs: Sequence[str] = ()
     names: Sequence[str] = ()
     finished: bool = True
+    phrases: Vocabulary | None = None
 
 
 _BOILERPLATE = regex.compile(
@@ -142,17 +146,46 @@ def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdic
     return 1.0, True
 
 
+def _picks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    """Whether an item is chosen, by its number (from 1) or by its title and no other's."""
+    items, number = list(values[0]), int(values[1])
+    if number_forms(number).intersection(words(utterance.text)):
+        return None, True
+    shares = [_mentioned(item, utterance.text) for item in items]
+    if not 0 < number <= len(items) or shares[number - 1] < MENTIONED_SHARE:
+        return None, False
+    return None, all(s < shares[number - 1] for i, s in enumerate(shares, 1) if i != number)
+
+
 def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     spoken = content_words(utterance.text)
     if not spoken:
         return 1.0, True
     material = vocabulary(*_texts(values), utterance.heard, utterance.instruction)
-    phrases = vocabulary(*(_literal(reference.say.source) for reference in speech.references))
+    phrases = utterance.phrases
+    if phrases is None:
+        phrases = vocabulary(*_literals(speech))
     if any(is_number(word) and word not in material and word not in phrases for word in spoken):
         return 0.0, False  # an invented number misleads however much else is right
     matter = [word for word in spoken if word not in phrases or word in material]
     share = sum(word in material for word in matter) / len(matter) if matter else 1.0
     return share, share >= GROUNDED_SHARE
+
+
+def phrases_of(domain: Domain) -> Vocabulary:
+    """Return the words that the domain's references are written with, outside their templates.
+
+    They are how people talk in this domain, in its own language; examples are left out, because
+    what a model takes from an example (another recipe's title) is what grounding must find.
+    """
+    speeches = [intent.speech for intent in domain.intents.values()]
+    speeches += [state.speech for state in domain.states.values()]
+    speeches += [edge.speech for edge in domain.edges]
+    return Vocabulary(text for speech in speeches for text in _literals(speech))
+
+
+def _literals(speech: Speech) -> list[str]:
+    return [_literal(reference.say.source) for reference in speech.references]
 
 
 @lru_cache(maxsize=4096)
@@ -277,6 +310,7 @@ CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
     "grounded": _grounded,
     "lists": _lists,
     "asks": _asks,
+    "picks": _picks,
     "rewords": _rewords,
     "tells": _tells,
     "max_words": _max_words,

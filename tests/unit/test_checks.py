@@ -76,6 +76,29 @@ def test_grounded_in_another_script() -> None:
     assert not judge("grounded", "オーブンを二百度に温めてください。", document)
 
 
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("Number 2, please.", True),
+        ("The second one sounds right.", True),
+        ("I'd like the lentil soup.", True),
+        ("I'd like the lentil soup, or the tomato soup.", False),
+        ("The apple crisp, please.", False),
+        ("Yes, please.", False),
+    ],
+)
+def test_picks_by_number_or_by_title(text: str, passes: bool) -> None:
+    results = [{"title": "Tomato Soup"}, {"title": "Lentil Soup"}, {"title": "Apple Crisp"}]
+    assert judge("picks", text, results, 2) is passes
+
+
+def test_phrases_of_the_domain_count_for_nothing() -> None:
+    said = "I'd gladly have pizza for dinner."
+    assert not judge("grounded", said, DOCUMENT)
+    assert not judge("grounded", said, DOCUMENT, phrases=Vocabulary(["Gladly. And for dinner?"]))
+    assert judge("grounded", said, DOCUMENT, phrases=Vocabulary(["Gladly. Pizza for dinner?"]))
+
+
 def test_rewords_refuses_the_text_itself() -> None:
     step = "Stir in the garlic and the cumin."
     assert judge("rewords", "The garlic and cumin are stirred in.", step)
