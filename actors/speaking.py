@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
-from specs.checks import SIMILARITY, Utterance, pending, run_checks
+from specs.checks import SIMILARITY, Utterance, literals, pending, run_checks
 from specs.domain import Side, Slot, Speech
 from specs.engine import Answer, Candidate, Failure
 from specs.errors import DuologueError, ExpressionError, Unavailable
@@ -215,6 +215,7 @@ class Utterer:
 
     async def _similar(self, judged: Judged) -> Judged:
         checks = list(judged.checks)
+        rivals = self._rivals()
         for call in pending(self.speech):
             scope = self.conversation.scene.scope()
             least = float(call.arguments[0].evaluate(scope)) if call.arguments else SIMILARITY
@@ -222,8 +223,22 @@ class Utterer:
             texts = [said for said, _ in self.references()]
             texts += [shot.say for shot in self.conversation.cast.shots(self.side, self.speech)]
             value = await self.conversation.cast.caller.similarity(judged.text, texts)
-            checks.append(CheckResult("similar", round(value, 4), value >= least))
+            # What is more like the other side's last kind of utterance is out of role.
+            passed = value >= least
+            if passed and rivals:
+                rival = await self.conversation.cast.caller.similarity(judged.text, rivals)
+                passed = value >= rival
+            checks.append(CheckResult("similar", round(value, 4), passed))
         return replace(judged, checks=tuple(checks))
+
+    def _rivals(self) -> list[str]:
+        """Return how the other side's last utterance might have been put."""
+        if not self.conversation.turns:
+            return []
+        domain, last = self.conversation.cast.domain, self.conversation.turns[-1]
+        if last.role == "agent":
+            return literals(domain.states[last.state].speech)
+        return literals(domain.edges[last.edge].speech)
 
     # -- references
 

@@ -29,4 +29,4 @@ def _all(domain: Domain, outline: Outline) -> Iterator[Finding]:
     yield from value_findings(domain)
     yield from graph_findings(domain, outline)
     yield from speech_findings(domain)
-    yield from tool_findings(domain)
+    yield from tool_findings(domain, outline.has_corpus)

@@ -75,7 +75,7 @@ _BOILERPLATE = regex.compile(
     r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
     r"|\binstruction:|\bintention:|\bcontext:|<\|"
 )
-_RUN_ON = regex.compile(r"\p{Ll}[.!?]\p{Lu}\p{L}")
+_RUN_ON = regex.compile(r"\p{Ll}[.!?]\p{Lu}")
 """A sentence glued to the next: a model that went past its end into some other text."""
 
 _LIST_MARK = regex.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
@@ -149,7 +149,11 @@ def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdic
 def _picks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     """Whether an item is chosen, by its number (from 1) or by its title and no other's."""
     items, number = list(values[0]), int(values[1])
-    if number_forms(number).intersection(words(utterance.text)):
+    spoken = set(words(utterance.text))
+    others = {form for i in range(1, len(items) + 1) if i != number for form in number_forms(i)}
+    if spoken & (others - {"one"}):  # "the second one" does not choose the first
+        return None, False
+    if spoken & number_forms(number):
         return None, True
     shares = [_mentioned(item, utterance.text) for item in items]
     if not 0 < number <= len(items) or shares[number - 1] < MENTIONED_SHARE:
@@ -164,7 +168,7 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     material = vocabulary(*_texts(values), utterance.heard, utterance.instruction)
     phrases = utterance.phrases
     if phrases is None:
-        phrases = vocabulary(*_literals(speech))
+        phrases = vocabulary(*literals(speech))
     if any(is_number(word) and word not in material and word not in phrases for word in spoken):
         return 0.0, False  # an invented number misleads however much else is right
     matter = [word for word in spoken if word not in phrases or word in material]
@@ -181,10 +185,11 @@ def phrases_of(domain: Domain) -> Vocabulary:
     speeches = [intent.speech for intent in domain.intents.values()]
     speeches += [state.speech for state in domain.states.values()]
     speeches += [edge.speech for edge in domain.edges]
-    return Vocabulary(text for speech in speeches for text in _literals(speech))
+    return Vocabulary(text for speech in speeches for text in literals(speech))
 
 
-def _literals(speech: Speech) -> list[str]:
+def literals(speech: Speech) -> list[str]:
+    """Return a speech's references without what their templates fill in."""
     return [_literal(reference.say.source) for reference in speech.references]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,21 @@ def read_rows(data: bytes, path: Path, file: str) -> tuple[list[Row], list[Findi
         if not line or line.isspace():
             continue
         try:
-            row = _DECODER.decode(line.decode("utf-8"))
+            row = _row(line)
+        except json.JSONDecodeError as error:
+            where = Where(file, number, error.colno)
+            findings.append(Finding(where, f"is not JSON: {error.msg}"))
+            continue
+        except UnicodeDecodeError:
+            findings.append(Finding(Where(file, number), "is not UTF-8", "save the file as UTF-8"))
+            continue
+        except UnicodeEncodeError:
+            message = "holds half a character (a surrogate, such as `\\ud83d`, that stands alone)"
+            findings.append(Finding(Where(file, number), message))
+            continue
         except (ValueError, RecursionError) as error:
-            findings.append(Finding(Where(file, number), f"is not JSON: {error}"))
+            message = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            findings.append(Finding(Where(file, number), f"is not JSON: {message}"))
             continue
         if isinstance(row, dict):
             rows.append((number, row))
@@ -60,11 +73,25 @@ def read_rows(data: bytes, path: Path, file: str) -> tuple[list[Row], list[Findi
     return rows, capped(findings, file)
 
 
+def _row(line: bytes) -> Any:
+    row = _DECODER.decode(line.decode("utf-8"))
+    if b"\\ud" in line.lower():
+        json.dumps(row, ensure_ascii=False).encode()
+    return row
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is too large a number")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 
 
 def _parquet_rows(data: bytes, file: str) -> tuple[list[Row], list[Finding]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 
@@ -95,7 +96,15 @@ class Unavailable(DuologueError):
     """An engine or the document store did not answer: the dialogue stays owed, and is no row."""
 
 
+_LONGEST_NAME = 80
+_COMPARED = 500
+"""Comparing takes the square of a name's length for each known one: neither grows without bound."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known name most like this one, or nothing."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    if len(name) > _LONGEST_NAME:
+        return ""
+    names = [one for one in islice(known, _COMPARED) if len(one) <= _LONGEST_NAME]
+    match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""

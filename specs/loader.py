@@ -182,7 +182,7 @@ def _checked(
 
 
 def _max_turns(reader: Reader, node: source.Node | None) -> int:
-    turns = reader.number(node, "`max_turns`", 80)
+    turns = reader.number(node, "`max_turns`", 80, "at least 2 are needed")
     if turns != int(turns) or turns < 2:
         where = node.where if node is not None else Where(reader.file)
         reader.error(where, "`max_turns` must be a whole number, at least 2")
@@ -212,11 +212,11 @@ def _read_corpus(
     files.contents += ["corpus", data]
     rows, findings = read_rows(data, path, files.corpus_file)
     reader.findings += findings
+    if not rows and not findings:
+        reader.error(Where(files.corpus_file), "the corpus holds no documents")
     id_field = reader.text(items.get("id"), "`id`", "id") or "id"
     files.documents, findings = read_documents(rows, id_field, files.embed, files.corpus_file)
     reader.findings += findings
-    if not rows and not findings:
-        reader.error(Where(files.corpus_file), "the corpus holds no documents")
 
 
 def _read_personas(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -63,7 +64,8 @@ class Reader:
         return node
 
     def _known_keys(self, node: source.Mapping, what: str, known: list[str]) -> None:
-        for key in [key for key in node.items if key not in known]:
+        unknown = (key for key in node.items if key not in known)
+        for key in islice(unknown, FINDING_LIMIT):
             hint = f"known keys: {', '.join(known)}"
             if any(mark in key for mark in "()<>"):
                 hint = "inside { } and [ ], put a value that contains a comma in quotes"
@@ -107,7 +109,7 @@ class Reader:
             return False
         return value
 
-    def number(self, node: source.Node | None, what: str, default: float) -> float:
+    def number(self, node: source.Node | None, what: str, default: float, hint: str = "") -> float:
         """Return a number of at least 0."""
         if node is None:
             return default
@@ -116,7 +118,7 @@ class Reader:
             self.error(node.where, f"{what} must be a number")
             return default
         if value < 0:
-            self.error(node.where, f"{what} is below zero", "use 0 to switch it off")
+            self.error(node.where, f"{what} is below zero", hint or "use 0 to switch it off")
             return default
         return value
 
@@ -189,7 +191,9 @@ class Reader:
                 self.error(item.where, f"a case of {what} needs `to`, a state's name")
                 continue
             when = mapping.items.get("when")
-            expression = self.expression(when) if when is not None else None
+            expression = None
+            if when is not None:  # one that cannot be read is still no case that always holds
+                expression = self.expression(when) or Expression("null", when.where)
             cases.append(Case(target.text.strip(), expression, target.where))
         return tuple(cases)
 
@@ -211,6 +215,9 @@ class Reader:
                 return path
         except (OSError, RuntimeError, ValueError) as error:
             self.error(node.where, f"{what} {name!r} cannot be read: {error}")
+            return None
+        if path.is_dir():
+            self.error(node.where, f"{what} {name!r} is a folder, not a file")
             return None
         near = nearest(name, self._listing(path.parent))
         self.error(node.where, f"{what} {name!r} is not there{near}")

@@ -28,7 +28,7 @@ class RunSection(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     dialogues: Annotated[int, Field(ge=1)] = 24
     seed: int = 0
-    out: str = "runs"
+    out: Annotated[str, Field(min_length=1)] = "runs"
     part_rows: Annotated[int, Field(ge=1)] = 2000
     part_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
     log_interval_s: Annotated[float, Field(gt=0)] = 2.0
@@ -218,6 +218,8 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError([Finding(Where(str(path)), "there is no such run file")]) from None
+    except RecursionError:
+        raise InputError([Finding(Where(str(path)), "is nested too deeply")]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError([Finding(Where(str(path)), f"is not readable as TOML: {error}")]) from None
     for setting in settings:
@@ -271,7 +273,7 @@ def _apply(data: dict[str, Any], setting: str) -> None:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

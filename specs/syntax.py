@@ -35,6 +35,8 @@ def parse_expression(source: str) -> nodes.Expr:
     _measure(source, EXPRESSION_LIMIT)
     if not source.strip():
         raise SyntaxFault("the expression is empty")
+    if source.lstrip().startswith(("{{", "{%")):
+        raise SyntaxFault("a bare expression stands here: leave out the `{{ }}`")
     try:
         parser = _parser(source, "variable")
         node = parser.parse_expression()
@@ -124,11 +126,15 @@ def _parser(source: str, state: str | None) -> Parser:
 
 def _tokens(source: str, state: str | None) -> list[tuple[int, str, str]]:
     """Return the tokens with the offset of each in the place of its line."""
+    raw: list[tuple[int, str, str]] = []
     try:
-        raw = list(_ENVIRONMENT.lexer.tokeniter(source, None, None, state))
+        raw.extend(_ENVIRONMENT.lexer.tokeniter(source, None, None, state))
     except TemplateSyntaxError as error:
-        lines = source.splitlines(keepends=True)
-        raise SyntaxFault(_message(error), sum(map(len, lines[: error.lineno - 1]))) from None
+        # The lexer names the line alone; it stopped behind the last token that it gave.
+        read = [offset + len(value) for offset, _, value in _locate(raw, source)]
+        rest = source[read[-1] :] if read else source
+        offset = len(source) - len(rest.lstrip())
+        raise SyntaxFault(_message(error), offset) from None
     return list(_locate(raw, source))
 
 

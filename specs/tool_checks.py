@@ -15,11 +15,11 @@ ENTRY_POINTS = "duologue.tools"
 SEARCH_ARGUMENTS = ("query", "page", "limit", "min_score")
 
 
-def tool_findings(domain: Domain) -> Iterator[Finding]:
-    """Yield what is wrong with tools and calls."""
+def tool_findings(domain: Domain, has_corpus: bool) -> Iterator[Finding]:
+    """Yield what is wrong with tools and calls; a corpus that could not be read is another's."""
     for state in domain.states.values():
         if state.call is not None:
-            yield from _call(domain, state.call)
+            yield from _call(domain, state.call, has_corpus)
     called = {state.call.tool for state in domain.states.values() if state.call is not None}
     registered: set[str] | None = None
     for tool in domain.tools.values():
@@ -37,10 +37,10 @@ def tool_findings(domain: Domain) -> Iterator[Finding]:
             yield from _result(tool, outcome.result)
 
 
-def _call(domain: Domain, call: Call) -> Iterator[Finding]:
+def _call(domain: Domain, call: Call, has_corpus: bool) -> Iterator[Finding]:
     known: Mapping[str, Any] = dict.fromkeys(SEARCH_ARGUMENTS)
     if call.tool == "search":
-        if not domain.documents:
+        if not domain.documents and not has_corpus:
             yield Finding(call.where, "`search` has nothing to search", "add `corpus`")
     elif call.tool in domain.tools:
         known = domain.tools[call.tool].input

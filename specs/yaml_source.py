@@ -90,7 +90,8 @@ def read_yaml(data: bytes, file: str) -> tuple[Node | None, list[Finding]]:
         file: how the findings name the file.
 
     Returns:
-        The tree, as far as it could be read, and what is wrong; None when nothing could be read.
+        The tree, and what is wrong; no tree when it was cut off by what is not YAML, since
+        what stands behind that would seem to be missing.
     """
     if len(data) > SIZE_LIMIT:
         message = f"{len(data):,} bytes are too many; {SIZE_LIMIT:,} are allowed"
@@ -100,11 +101,9 @@ def read_yaml(data: bytes, file: str) -> tuple[Node | None, list[Finding]]:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         return None, [Finding(Where(file, line), "is not UTF-8", "save the file as UTF-8")]
-    builder = _Builder(file)
+    builder, whole = _Builder(file), False
     try:
-        for event in _events(text):
-            if not builder.take(event):
-                break
+        whole = all(builder.take(event) for event in _events(text)) or builder.ended
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file)
@@ -118,7 +117,7 @@ def read_yaml(data: bytes, file: str) -> tuple[Node | None, list[Finding]]:
         )
     except (RecursionError, ValueError) as error:
         builder.findings.append(Finding(Where(file), f"is not YAML: {type(error).__name__}"))
-    return builder.root, builder.findings
+    return builder.root if whole else None, builder.findings
 
 
 def _events(text: str) -> Iterator[Any]:
@@ -145,6 +144,11 @@ class _Builder:
         self._stack: list[tuple[Sequence | Mapping, list[Scalar | None]]] = []
         self._nodes = 0
         self._documents = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the first document was read to its end."""
+        return self._documents > 1
 
     def take(self, event: Any) -> bool:
         """Take one event; returns False when reading on makes no sense."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,6 +68,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
     finally:
         end(head)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def job_environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -339,11 +340,29 @@ async def test_similar_asks_the_caller_with_the_turns_references() -> None:
     dialogue = await play(make_cast(kiosk(), client, caller=caller), index_of("gossip"))
     turn = dialogue.turns[1]
     assert turn.text == "what a wind"
-    assert [text for text, _ in caller.compared[:3]] == ["stones", "bricks", "what a wind"]
+    # What is similar enough is then held against what the other side said last.
+    texts = [text for text, _ in caller.compared[:4]]
+    assert texts == ["stones", "bricks", "what a wind", "what a wind"]
     references = {"What weather!", "It never stops, does it?", "I forgot my hat again."}
     assert set(caller.compared[0][1]) == references
+    assert caller.compared[3][1]
+    assert not references.intersection(caller.compared[3][1])
     assert [(c.name, c.value, c.passed) for c in turn.checks][-1] == ("similar", 0.9, True)
     assert turn.rejected == ("stones", "bricks")
+
+
+async def test_what_is_more_like_the_other_side_is_out_of_role() -> None:
+    own = {"What weather!", "It never stops, does it?", "I forgot my hat again."}
+    client = Scripted({(1, 0): [" may I help you"], (1, 1): [" what a wind"]})
+    cast = make_cast(kiosk(), client)
+
+    async def similarity(text: str, references: Sequence[str]) -> float:
+        like_own = text == "what a wind"
+        return 0.8 if like_own == bool(own.intersection(references)) else 0.7
+
+    cast.caller.similarity = similarity  # type: ignore[method-assign]
+    turn = (await play(cast, index_of("gossip"))).turns[1]
+    assert (turn.text, turn.rejected) == ("what a wind", ("may I help you",))
 
 
 async def test_a_reference_that_was_said_is_not_said_again() -> None:
