@@ -60,6 +60,8 @@ def ray_session(address: str | None) -> Iterator[None]:
         options |= {"address": inside}
     try:
         ray.init(**options)
+    except SystemExit:  # what Ray does on SIGTERM while it starts
+        raise KeyboardInterrupt from None
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         where = f"at {inside}" if inside else "on this machine"
         raise DuologueError(f"no Ray cluster can be used {where}: {error}") from error

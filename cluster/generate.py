@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -61,6 +60,7 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -
 
     source = PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0)
     with ray_session(run.cluster.address):
+        _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
         crew = Crew(run, domain, source, folder.round(0), reporter.say)
         try:
             recovered = crew.open_sinks()
@@ -138,4 +138,3 @@ def _sigterm_as_interrupt() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    sys.stdout.flush()

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import regex
@@ -31,6 +32,9 @@ from specs.words import (
 
 GROUNDED_SHARE = 0.75
 """Least share of an utterance's content words that its material must hold."""
+
+FOREIGN_RUN = 3
+"""Content words in a row from nowhere that make an invented clause, however long the rest is."""
 
 MENTIONED_SHARE = 0.6
 """Least share of a value's content words that an utterance must hold to mention it."""
@@ -75,8 +79,8 @@ _BOILERPLATE = regex.compile(
     r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
     r"|\binstruction:|\bintention:|\bcontext:|<\|"
 )
-_RUN_ON = regex.compile(r"\p{Ll}[.!?]\p{Lu}")
-"""A sentence glued to the next: a model that went past its end into some other text."""
+_RUN_ON = regex.compile(r"\p{Ll}[.!?]\p{Lu}|\p{Ll}{2}[.!?]\p{Ll}{3}|[:：]\s*$")
+"""A sentence glued to the next, or one that announces another: the model went past its end."""
 
 _LIST_MARK = regex.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
 _PLACEHOLDER = regex.compile(r"\{\{|\}\}|\[(?:[^\]\d]{1,40})\]|<[a-z_ ]{2,30}>|https?://|\*\*|```")
@@ -172,8 +176,10 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     if any(is_number(word) and word not in material and word not in phrases for word in spoken):
         return 0.0, False  # an invented number misleads however much else is right
     matter = [word for word in spoken if word not in phrases or word in material]
-    share = sum(word in material for word in matter) / len(matter) if matter else 1.0
-    return share, share >= GROUNDED_SHARE
+    known = [word in material for word in matter]
+    share = sum(known) / len(known) if known else 1.0
+    foreign = max((len(list(run)) for is_known, run in groupby(known) if not is_known), default=0)
+    return share, share >= GROUNDED_SHARE and foreign < FOREIGN_RUN
 
 
 def phrases_of(domain: Domain) -> Vocabulary:

@@ -59,6 +59,11 @@ DOCUMENT = {
     ("text", "passes"),
     [
         ("Now stir in the garlic, the smoked paprika and the cumin for 1 minute.", True),
+        (
+            "Whisk the eggs with cream. Then stir in the garlic, smoked paprika and cumin, and "
+            "cook the black bean soup, garlic and smoked paprika for 1 minute.",
+            False,
+        ),
         ("It takes 40 minutes in all.", True),
         ("It takes 45 minutes in all.", False),
         ("Preheat the oven and line a tray with baking paper.", False),
@@ -137,6 +142,8 @@ def test_a_semicolon_is_no_question() -> None:
         ("Chop the red onion finely.", "echo"),
         ("so good it is so good it is so good it is so good it is", "loop"),
         ("Ready to go on?Create a new dialogue by adding a cook.", "run on"),
+        ("Beat in the eggs until well mixed.defrost the vegetables", "run on"),
+        ("To cook it, we need to follow these steps:", "run on"),
         ("Can you help me with dinner?A: Sure, I can.", "run on"),
         ("Silky hummus takes 15 minutes in all", "echo"),
         ("I finished, what now?", ""),
