@@ -86,6 +86,7 @@ class Crew:
     sinks: list[Any] = field(default_factory=list)
     walkers: list[Any] = field(default_factory=list)
     ledger: Any = None
+    opened: bool = False
 
     # -- coming up
 
@@ -96,6 +97,7 @@ class Crew:
         make = ray.remote(SinkActor).options(**SINK_OPTIONS)
         self.sinks = [make.remote(self.folder, number, count, limits) for number in range(count)]
         found: list[Recovered] = ask([sink.open.remote() for sink in self.sinks], 600.0, "sinks")
+        self.opened = True
         return Recovered(
             durable=tuple(index for part in found for index in part.durable),
             unfinished={i: u for part in found for i, u in part.unfinished.items()},
@@ -202,7 +204,7 @@ class Crew:
     def close(self) -> None:
         """Write what is finished, end the engines, and all actors; never raises for one of them."""
         problems = []
-        if self.sinks:
+        if self.opened:
             try:
                 ask([sink.close.remote() for sink in self.sinks], CLOSE_S, "the sinks")
             except (DuologueError, RayError) as error:

@@ -36,6 +36,9 @@ GROUNDED_SHARE = 0.75
 FOREIGN_RUN = 3
 """Content words in a row from nowhere that make an invented clause, however long the rest is."""
 
+RECITED = 5
+"""Words in a row from the instruction's own text that no person would say."""
+
 MENTIONED_SHARE = 0.6
 """Least share of a value's content words that an utterance must hold to mention it."""
 
@@ -249,7 +252,18 @@ def _min_words(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> V
 
 
 def _not_boilerplate(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
-    return None, not boilerplate(utterance)
+    return None, not boilerplate(utterance) and not _recites(utterance, speech)
+
+
+def _recites(utterance: Utterance, speech: Speech) -> bool:
+    """Whether the instruction's own words are said, not what they ask for."""
+    if speech.say is None:
+        return False
+    told, spoken = words(_literal(speech.say.source)), words(utterance.text)
+    if len(told) >= 3 and spoken[:3] == told[:3]:
+        return True
+    runs = {told[i : i + RECITED] for i in range(len(told) - RECITED + 1)}
+    return any(spoken[i : i + RECITED] in runs for i in range(len(spoken) - RECITED + 1))
 
 
 def boilerplate(utterance: Utterance) -> str:

@@ -105,6 +105,24 @@ def test_phrases_of_the_domain_count_for_nothing() -> None:
     assert judge("grounded", said, DOCUMENT, phrases=Vocabulary(["Gladly. Pizza for dinner?"]))
 
 
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("Ask the chef what to cook with pears.", False),
+        ("Well, ask the chef what to cook, then.", False),
+        ("What could I cook with pears?", True),
+        ("With pears, what should I cook?", True),
+    ],
+)
+def test_an_instruction_is_not_recited(text: str, passes: bool) -> None:
+    speech = Speech(
+        say=Template("Ask the chef what to cook with {{ item }}.", HERE),
+        checks=(CheckCall("not_boilerplate", (), "not_boilerplate", HERE),),
+    )
+    results = run_checks(speech, Utterance(text), {}, random.Random(0))
+    assert results[1].passed is passes
+
+
 def test_rewords_refuses_the_text_itself() -> None:
     step = "Stir in the garlic and the cumin."
     assert judge("rewords", "The garlic and cumin are stirred in.", step)
