@@ -127,6 +127,8 @@ def show_dialogue(
     """Print a dialogue of RUN (a run's folder, or its run file)."""
     from cluster.show import show
 
+    if random_ and index is not None:
+        raise InputError("--index and --random: give one of the two")
     show(run, settings, index, random_, prompts)
 
 
@@ -143,7 +145,13 @@ def show_dialogue(
     help="Run file whose engine plays the other side.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
-@click.option("--index", default=0, show_default=True, help="Which plan to play.")
+@click.option(
+    "--index",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Which plan to play.",
+)
 def play(path: str, side: str, run_file: str, settings: Sequence[str], index: int) -> None:
     """Take one side yourself, against the model, in the domain at PATH."""
     from cluster.play import play as command
@@ -170,6 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         click.echo(f"error: {error}" if not isinstance(error, InputError) else str(error), err=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
+        click.echo("    A fault of Duologue; the same command with --debug shows where.", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

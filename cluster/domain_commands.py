@@ -10,6 +10,7 @@ import click
 
 import specs
 from cluster import rehearsal, walk_sample
+from cluster.show import plain
 from cluster.walk_sample import Sample, Visits
 from specs.domain import Domain
 from specs.errors import Finding, InputError, Where
@@ -58,7 +59,7 @@ def check(path: str, corpus: Path | None) -> None:
     if domain is None:
         raise SystemExit(2)  # click would swallow its own Exit, and the findings are printed
     for line in _contents(domain):
-        click.echo(line)
+        click.echo(plain(line))
 
 
 def show(
@@ -69,7 +70,7 @@ def show(
         raise InputError(f"--walks {walks}: at least 1 is needed")
     domain = open_domain(path, corpus)
     for line in _contents(domain):
-        click.echo(line)
+        click.echo(plain(line))
     for line in _walks(domain, walk_sample.sample(domain, seed, walks)):
         click.echo(line)
     if svg is not None:

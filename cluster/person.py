@@ -156,7 +156,8 @@ def read_line(prompt: str) -> str:
     """
     with _interruptible():
         try:
-            line = input(prompt)
+            # What is no UTF-8 arrives as halves of characters, which no engine and no file takes.
+            line = input(prompt).encode("utf-8", "replace").decode()
         except EOFError:
             click.echo()
             raise Quit from None

@@ -7,8 +7,8 @@ line to the state that follows. Digressions return to where they came from: the 
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
-from html import escape
 from itertools import pairwise
 
 import networkx as nx
@@ -38,6 +38,11 @@ _STYLE = (
     "path{fill:none;stroke:#94a3b8;stroke-width:1.2}"
     ".back{stroke:#c4b5fd}.move{stroke:#94a3b8;stroke-dasharray:4 3}"
 )
+
+
+def _escape(text: str) -> str:
+    """Return text as XML takes it: without control characters, which no escape allows there."""
+    return html.escape("".join(one for one in text if one.isprintable()))
 
 
 @dataclass(slots=True)
@@ -76,7 +81,7 @@ def svg(domain: Domain) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">',
-        f"<title>{escape(domain.name)}</title><style>{_STYLE}</style>",
+        f"<title>{_escape(domain.name)}</title><style>{_STYLE}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0,0L8,4L0,8z" '
         'style="fill:#94a3b8;stroke:none"/></marker></defs>',
@@ -197,7 +202,9 @@ def _arrow(box: _Box, y: float, target: _Box, text: str, css: str) -> str:
     path = f"M{x:.1f},{y:.1f} C{x + reach:.1f},{y:.1f} "
     path += f"{end_x - reach:.1f},{end_y:.1f} {end_x:.1f},{end_y:.1f}"
     css = css or ("back" if back else "")
-    title = escape(f"{box.name}: {text} → {target.name}" if text else f"{box.name} → {target.name}")
+    title = _escape(
+        f"{box.name}: {text} → {target.name}" if text else f"{box.name} → {target.name}"
+    )
     named = f' class="{css}"' if css else ""
     return f'<path d="{path}"{named} marker-end="url(#tip)"><title>{title}</title></path>'
 
@@ -210,10 +217,10 @@ def _drawn(box: _Box) -> str:
         f'<g><rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" '
         f'height="{box.height:.1f}" rx="6" fill="{fill}" stroke="{stroke}" '
         f'stroke-width="{heavy}"{dashes}/>',
-        f'<text class="name" x="{box.x + 10:.1f}" y="{box.y + 18:.1f}">{escape(box.name)}</text>',
+        f'<text class="name" x="{box.x + 10:.1f}" y="{box.y + 18:.1f}">{_escape(box.name)}</text>',
     ]
     for number, row in enumerate(box.rows, start=1):
         y = box.y + 18 + _LINE * number
-        text = escape(row.text)
+        text = _escape(row.text)
         lines.append(f'<text class="want" x="{box.x + 10:.1f}" y="{y:.1f}">{text}</text>')
     return "".join([*lines, "</g>"])

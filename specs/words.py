@@ -17,7 +17,6 @@ _WORD = regex.compile(
     rf"[{_UNSPACED}\p{{M}}ー]+|\p{{N}}+(?:[.,/:]\p{{N}}+)*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}'’])+"
 )
 _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]")
-_SENTENCE_END = regex.compile(r"[.!?…。！？؟।॥።៕]+[\"'”’»)\]]*\s*$")
 _QUESTION = regex.compile(r"[?？؟;፧]")
 
 # What may stand in any English utterance without saying anything about a document.
@@ -134,11 +133,6 @@ def number_forms(number: int) -> frozenset[str]:
         )
         forms.add(f"{number}{suffix}")
     return frozenset(forms)
-
-
-def ends_sentence(text: str) -> bool:
-    """Whether the text ends with a sentence's end mark."""
-    return bool(_SENTENCE_END.search(text))
 
 
 def asks(text: str) -> bool:
