@@ -193,10 +193,19 @@ async def measure(bench: Bench, capsys: Any) -> None:
     system = figures(began, recording.done, lead, drain)
     requests = [request for _, request in sorted(recording.asked, key=lambda pair: pair[0])]
     limit = await bench.limit(requests)
-    rows = [
-        (f"{ALIVE} alive, steady", system.steady),
-        (f"{ALIVE} alive, start and drain in it", system.overall),
-    ]
+
+    def tell(name: str, speed: float) -> None:
+        with capsys.disabled():
+            print(f"  {name}: {speed:.1f} tokens/s, {speed / limit.overall:.3f} of the limit")
+
+    with capsys.disabled():
+        print(
+            f"\nsaturation: {DIALOGUES} dialogues of up to {TURNS} turns, {len(requests)} requests,"
+            f" {system.tokens} tokens written in {system.seconds:.0f} s; engine of {RUNNING}"
+        )
+        print(f"  limit (all at once, cold cache): {limit.overall:.1f} tokens/s")
+    tell(f"{ALIVE} alive, steady", system.steady)
+    tell(f"{ALIVE} alive, start and drain in it", system.overall)
     few = max(RUNNING, DIALOGUES // 4)
     for name, dialogues, alive, barrier in (
         (f"{RUNNING} alive", 2 * few, RUNNING, False),
@@ -207,12 +216,4 @@ async def measure(bench: Bench, capsys: Any) -> None:
         played = await bench.play(
             name.replace(" ", "-").replace(",", ""), dialogues, alive, barrier
         )
-        rows.append((name, figures(began, played.done, 0.0, 0.0).overall))
-    with capsys.disabled():
-        print(
-            f"\nsaturation: {DIALOGUES} dialogues of up to {TURNS} turns, {len(requests)} requests,"
-            f" {system.tokens} tokens written in {system.seconds:.0f} s; engine of {RUNNING}"
-        )
-        print(f"  limit (all at once, cold cache): {limit.overall:.1f} tokens/s")
-        for name, speed in rows:
-            print(f"  {name}: {speed:.1f} tokens/s, {speed / limit.overall:.3f} of the limit")
+        tell(name, figures(began, played.done, 0.0, 0.0).overall)

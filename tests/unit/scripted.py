@@ -68,7 +68,7 @@ def shown(request: Request) -> str:
 
 
 def good(request: Request) -> str:
-    """Return what passes every check of the tiny domain: the instruction, with a number of it."""
+    """Return what passes every check of the tiny domain: the instruction backwards, numbered."""
     lines = shown(request).split("\n")
     if request.text:
         instruction = next(i for i in reversed(lines) if i.startswith("In")).partition(": ")[2]
@@ -76,7 +76,8 @@ def good(request: Request) -> str:
         instruction = next(i for i in reversed(lines) if i.startswith("[") and "failed" not in i)[
             1:-1
         ]
-    said = f"{instruction} {request.sampling.seed % 9973 + 100}"
+    backwards = " ".join(reversed(instruction.rstrip(".").split()))  # to recite it is a failure
+    said = f"{backwards} {request.sampling.seed % 9973 + 100}"
     slots: dict[str, Any] = {
         "query": instruction.removeprefix("Ask for ").rstrip("."),
         "cups": 4,
