@@ -255,14 +255,21 @@ def _not_boilerplate(utterance: Utterance, speech: Speech, values: Sequence[Any]
     return None, not boilerplate(utterance) and not _recites(utterance, speech)
 
 
+@lru_cache(maxsize=1024)
+def _recitals(say: str) -> tuple[tuple[str, ...], frozenset[tuple[str, ...]]]:
+    told = words(_literal(say))
+    runs = frozenset(told[i : i + RECITED] for i in range(len(told) - RECITED + 1))
+    return told[:3], runs
+
+
 def _recites(utterance: Utterance, speech: Speech) -> bool:
     """Whether the instruction's own words are said, not what they ask for."""
     if speech.say is None:
         return False
-    told, spoken = words(_literal(speech.say.source)), words(utterance.text)
-    if len(told) >= 3 and spoken[:3] == told[:3]:
+    spoken = words(utterance.text)
+    beginning, runs = _recitals(speech.say.source)
+    if len(beginning) == 3 and spoken[:3] == beginning:
         return True
-    runs = {told[i : i + RECITED] for i in range(len(told) - RECITED + 1)}
     return any(spoken[i : i + RECITED] in runs for i in range(len(spoken) - RECITED + 1))
 
 
@@ -302,13 +309,18 @@ def _labels(names: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile(rf"(?:^|[.!?*\"”]\s*)(?:{'|'.join(known)})\s*:")
 
 
-def _echoes(spoken: Sequence[str], heard: Sequence[str]) -> bool:
+@lru_cache(maxsize=16384)
+def _word_set(heard: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(heard)
+
+
+def _echoes(spoken: Sequence[str], heard: tuple[str, ...]) -> bool:
     """Whether most of what is said is what was just heard, in the same order."""
     if len(spoken) < 4:
         return False
-    known = frozenset(heard)
-    if sum(word in known for word in spoken) < ECHO_SHARE * len(spoken):
-        return False
+    known = _word_set(heard)
+    if sum(map(known.__contains__, spoken)) < ECHO_SHARE * len(spoken):
+        return False  # nearly always: the longer way is for what is left
     row = [0] * (len(heard) + 1)  # longest common subsequence, one row at a time
     for word in spoken:
         last = 0

@@ -25,6 +25,7 @@ from actors.preflight import Drawn
 from actors.retrieval.sampled import SampledTools
 from actors.seat import Client, Seat
 from actors.walker import Walker
+from actors.walker_actor import calm_collector
 from specs.domain import Domain, Side
 from specs.engine import Answer, Candidate, EngineInfo, Request
 from specs.lease import Lease
@@ -97,6 +98,7 @@ async def play(domain: Domain, replicas: dict[str, RayReplica], tokenizer: Any) 
     client = EngineClient(replicas, f"bench-{time.monotonic_ns()}")
     info = EngineInfo("reference", "references", 0, 100_000)
     sinks = Forgetful()
+    calm_collector()  # as in a walker's own process
     process = psutil.Process()
     before_bytes = process.memory_info().rss
     walker = Walker("bench", make_cast(domain, client, info, tokenizer), Endless(), sinks, ALIVE)
