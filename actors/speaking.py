@@ -110,6 +110,7 @@ class Utterer:
         self.tokens = 0
         self.last: dict[str, Any] = {}
         self._references: list[tuple[str, dict[str, Any]]] | None = None
+        self._rendered = 0  # how many references were asked for: a speech may have fewer
 
     def _hold(self, slots: Mapping[str, Any]) -> None:
         # Checks and templates see the slots of the candidate in hand.
@@ -244,7 +245,8 @@ class Utterer:
 
     def references(self, count: int = REFERENCES) -> list[tuple[str, dict[str, Any]]]:
         """Return some of the references with their slots: those that were not said yet, if any."""
-        if self._references is None or len(self._references) < count:
+        if self._references is None or self._rendered < count:
+            self._rendered = count
             scene = self.conversation.scene
             order = list(self.speech.references)
             draws: random.Random = scene.draws("reference")

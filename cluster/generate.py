@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -19,6 +19,9 @@ from specs.errors import DuologueError
 from specs.loader import open_domain
 from specs.plan import PlanSource
 from specs.run_file import RunFile
+
+if TYPE_CHECKING:
+    from cluster.crew import Crew
 
 STOP_S = 20.0
 """How long walkers may take to leave when the run is interrupted."""
@@ -81,12 +84,11 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -
             crew.close()
 
 
-def _watch(crew: object, reporter: Reporter, folder: RunFolder, before: int) -> bool:
+def _watch(crew: Crew, reporter: Reporter, folder: RunFolder, before: int) -> bool:
     import ray
 
-    from cluster.crew import Crew, ask
+    from cluster.crew import ask
 
-    assert isinstance(crew, Crew)
     began = time.monotonic()
     playing = [walker.run.remote() for walker in crew.walkers]
     try:
@@ -95,6 +97,8 @@ def _watch(crew: object, reporter: Reporter, folder: RunFolder, before: int) -> 
             if done:
                 ask(done, 10.0, "a walker")
             folder.beat()
+            if not reporter.due():
+                continue
             # An actor that is too busy to tell its figures is no reason to end the run.
             with contextlib.suppress(DuologueError):
                 reporter.show(snapshot(crew, before, time.monotonic() - began))
@@ -116,11 +120,8 @@ def _watch(crew: object, reporter: Reporter, folder: RunFolder, before: int) -> 
     return False
 
 
-def snapshot(crew: object, before: int, elapsed_s: float) -> Snapshot:
+def snapshot(crew: Crew, before: int, elapsed_s: float) -> Snapshot:
     """Return where a run is."""
-    from cluster.crew import Crew
-
-    assert isinstance(crew, Crew)
     progress = crew.ledger_progress()
     return Snapshot(
         wanted=progress.wanted,

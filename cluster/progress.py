@@ -97,11 +97,13 @@ class Reporter:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
+    def due(self) -> bool:
+        """Whether it is time to show where the run is: gathering it asks every actor."""
+        return self._clock() >= self._next
+
     def show(self, snapshot: Snapshot) -> None:
-        """Show where the run is, now and then."""
+        """Show where the run is; the next time is due after a while."""
         now = self._clock()
-        if now < self._next:
-            return
         text = line(snapshot, self._last)
         if self._terminal:
             self._clear()
