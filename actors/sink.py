@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from actors.parts import Folder
 from actors.sink_core import (
     Begun,
     LogBatch,
@@ -26,6 +25,7 @@ from actors.sink_core import (
     Stored,
 )
 from specs.errors import DuologueError, InputError
+from specs.parts import Folder
 from specs.records import Dialogue
 
 __all__ = [

@@ -17,7 +17,6 @@ from typing import Literal
 import pyarrow as pa
 
 from actors.index_set import IndexSet
-from actors.parts import Folder, clear_temporaries, durable_indices, part_names, write_part
 from actors.turn_log import (
     Entry,
     LogContents,
@@ -31,6 +30,7 @@ from actors.turn_log import (
     turns_of,
     write_log,
 )
+from specs.parts import Folder, clear_temporaries, durable_indices, part_names, write_part
 from specs.records import Dialogue, Turn, dialogue_row, dialogue_schema
 
 Stored = Literal["stored", "duplicate", "stale"]

@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.parts import SUFFIX, Folder, check_file, read_batches, write_part
 from specs.errors import InputError
+from specs.parts import SUFFIX, Folder, check_file, read_batches, write_part
 from specs.records import (
     Dialogue,
     Turn,

@@ -17,7 +17,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from actors.engines.replica_actor import ReplicaActor
-from actors.parts import Folder
 from actors.retrieval.remote import start_actor
 from actors.retrieval.store import Corpus
 from actors.sink import SINK_OPTIONS, SinkActor, SinkLimits
@@ -29,6 +28,7 @@ from cluster.ledger import Progress as LedgerProgress
 from specs.domain import Domain
 from specs.engine import EngineInfo, EngineStats
 from specs.errors import DuologueError, EngineError
+from specs.parts import Folder
 from specs.plan import PlanSource
 from specs.run_file import RunFile
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from actors.parts import read_dialogues
 from cluster.progress import Reporter, Snapshot, duration
 from cluster.run_folder import RunFolder
 from cluster.summary import lines, summarize
 from specs.domain import Domain
 from specs.errors import DuologueError
 from specs.loader import open_domain
+from specs.parts import read_dialogues
 from specs.plan import PlanSource
 from specs.run_file import RunFile
 

@@ -22,10 +22,10 @@ from typing import Any, Protocol, Self
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from actors.parts import Folder, clear_temporaries, storage_error
 from cluster.resume import Change, changes, refuse_changes, without_secrets
 from cluster.run_lock import LOCK_NAME, RunLock
 from specs.errors import DuologueError, Finding, InputError, Where
+from specs.parts import Folder, clear_temporaries, storage_error
 from specs.records import SCHEMA_VERSION
 from specs.run_file import RunFile, resolved
 

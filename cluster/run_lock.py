@@ -17,8 +17,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from actors.parts import Folder, storage_error
 from specs.errors import DuologueError, Finding, InputError, Where
+from specs.parts import Folder, storage_error
 
 LOCK_NAME = "run.lock"
 STALE_S = 120.0

@@ -280,8 +280,8 @@ def find_dialogue(
     Raises:
         InputError: there is no such dialogue.
     """
-    from actors.parts import part_names, read_batches
     from actors.turn_log import read_log
+    from specs.parts import part_names, read_batches
 
     folder, schema = run.dialogues(round_), dialogue_schema()
     places: list[tuple[int, str, str]] = []

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from actors.parts import Folder, read_dialogues
 from cluster.summary import lines, summarize
+from specs.parts import Folder, read_dialogues
 
 
 def test_help(capsys: Any) -> None:

@@ -26,7 +26,6 @@ from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.engines.replica_actor import ReplicaActor
 from actors.ledger_client import RayLedger
-from actors.parts import Folder
 from actors.retrieval.remote import RetrieverClient, start_actor
 from actors.retrieval.store import Corpus
 from actors.seat import Seat
@@ -37,6 +36,7 @@ from cluster.ledger import LedgerActor
 from specs.domain import Domain, Side
 from specs.engine import Answer, EngineInfo, Request
 from specs.loader import open_domain
+from specs.parts import Folder
 from specs.plan import PlanSource
 from specs.run_file import RetrievalSection, RunFile, load
 

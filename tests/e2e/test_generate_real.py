@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.parts import Folder, read_dialogues
 from actors.reenact import UNSURE
+from specs.parts import Folder, read_dialogues
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 400

@@ -11,8 +11,8 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from actors.parts import Folder, read_dialogues
 from actors.sink import SINK_OPTIONS, LoggedTurn, SinkActor, SinkLimits
+from specs.parts import Folder, read_dialogues
 from tests.unit.durable_samples import make_dialogue, make_turn
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyarrow import fs as pafs
 
-from actors.parts import Folder
+from specs.parts import Folder
 from specs.records import CheckResult, Dialogue, PathStep, StopReason, Turn
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actors.parts import Folder, read_dialogues
 from actors.sink_core import SinkCore, SinkLimits
 from cluster.ledger import LedgerActor, LedgerCore
 from specs.lease import Lease
+from specs.parts import Folder, read_dialogues
 from tests.unit.durable_samples import make_dialogue
 
 

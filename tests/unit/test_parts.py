@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.parts import (
+from actors.sink_core import arrow_rows
+from specs.errors import DuologueError, InputError
+from specs.parts import (
     Folder,
     clear_temporaries,
     durable_indices,
@@ -17,8 +19,6 @@ from actors.parts import (
     read_dialogues,
     write_part,
 )
-from actors.sink_core import arrow_rows
-from specs.errors import DuologueError, InputError
 from specs.records import Dialogue, StopReason, dialogue_schema
 from tests.unit.durable_samples import Crash, faulty_folder, make_dialogue
 

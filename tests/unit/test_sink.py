@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.parts import Folder, part_names, read_dialogues
 from actors.sink import LoggedTurn, SinkActor, SinkCore, SinkLimits
 from actors.turn_log import LogContents, end_entry, read_log, turn_entry, write_log
 from specs.errors import DuologueError
+from specs.parts import Folder, part_names, read_dialogues
 from specs.records import Dialogue
 from tests.unit.durable_samples import Crash, faulty_folder, make_dialogue, make_turn
 
