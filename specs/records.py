@@ -260,3 +260,23 @@ def log_schema() -> pa.Schema:
         ],
         metadata={"duologue.schema": "log", "duologue.schema_version": SCHEMA_VERSION},
     )  # fmt: skip
+
+
+@cache
+def curated_schema() -> pa.Schema:
+    """Return the schema of `curated/{train,validation,test}.parquet`, one row a dialogue.
+
+    `messages` are those of `trainer.agent_format`; `train` says whether loss falls on one. The
+    files' metadata holds `duologue.agent` (JSON: the intents, their slots' types, the tools).
+    """
+    import pyarrow as pa
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("train", pa.bool_())])
+    step = pa.struct([("from", pa.string()), ("intent", pa.string()), ("to", pa.string())])
+    return pa.schema(
+        [
+            ("walk_id", pa.string()), ("messages", pa.list_(message)),
+            ("path", pa.list_(step)), ("doc_ids", pa.list_(pa.string())),
+        ],
+        metadata={"duologue.schema": "curated", "duologue.schema_version": SCHEMA_VERSION},
+    )  # fmt: skip

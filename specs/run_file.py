@@ -173,6 +173,126 @@ class ClusterSection(_Section):
     address: str | None = None
 
 
+FilterKind = Literal[
+    "ended", "consistent", "threshold", "top", "random", "balance", "near_duplicates", "judge"
+]
+
+
+class Filter(_Section):
+    """One filter of a curation; they apply in their order, each to what the one before kept.
+
+    Attributes:
+        measure: `threshold`, `top`: a column of the measures (`trainer.measures`).
+        min, max: `threshold`: bounds, both included; `judge`: the least rating.
+        share: `top`, `random`: the share of dialogues kept, in (0, 1].
+        most: `balance`: the most dialogues in which any one intent may be over-represented, as a
+            multiple of the median intent's count.
+        words, cosine: `near_duplicates`: least Jaccard similarity of word shingles, least cosine
+            of embeddings that make a dialogue a copy of an earlier one.
+    """
+
+    kind: FilterKind
+    measure: str | None = None
+    min: float | None = None
+    max: float | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    most: Annotated[float, Field(gt=0)] | None = None
+    words: Annotated[float, Field(gt=0, le=1)] = 0.9
+    cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
+
+
+class CurateSection(_Section):
+    """Which dialogues are learned from, and how they are split.
+
+    Attributes:
+        filters: in order.
+        validation, test: shares of the seed documents (not of the dialogues).
+        kept: dialogues that must be kept; generation goes on until they are there or
+            `run.dialogues` times `budget` have been played; None for whatever is kept.
+        judge: the engine that rates dialogues for the `judge` filter.
+        embedding: of near-duplicates and dispersion; None for the one of `retrieval`.
+    """
+
+    filters: tuple[Filter, ...] = (Filter(kind="ended"), Filter(kind="consistent"))
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    kept: Annotated[int, Field(ge=1)] | None = None
+    budget: Annotated[float, Field(ge=1)] = 3.0
+    judge: str | None = None
+    embedding: str | None = None
+    seed: int = 0
+
+
+class TrainSection(_Section):
+    """The adapter: what is trained, how, and on which hardware.
+
+    Attributes:
+        preset: settings of a published recipe, which the other keys of this table override.
+        model: the base model, named as an engine's is; None for the agent's engine's model.
+        method: `qlora` (4-bit NF4 base), `lora` (base as it is) or `full`.
+        window: tokens of one training sequence.
+        packing: put several dialogues into a sequence, with masks that keep them apart.
+        workers, gpus_per_worker: of Ray Train.
+        gpus: `shared`: training takes over the engines' GPUs after they have stopped; `own`: it
+            has its own beside theirs.
+        trainer: further arguments of transformers' TrainingArguments, as they are.
+    """
+
+    preset: Literal["synthetic_tod", "self_talk"] | None = None
+    model: str | None = None
+    revision: str | None = None
+    method: Literal["qlora", "lora", "full"] = "qlora"
+    rank: Annotated[int, Field(ge=1, le=512)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    targets: str | tuple[str, ...] = "all-linear"
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    epochs: Annotated[float, Field(gt=0)] = 2.0
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    batch: Annotated[int, Field(ge=1)] = 1
+    accumulate: Annotated[int, Field(ge=1)] = 4
+    window: Annotated[int, Field(ge=64)] = 2048
+    packing: bool = True
+    patience: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_steps: Annotated[int, Field(ge=1)] = 20
+    workers: Annotated[int, Field(ge=1)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    gpus: Literal["shared", "own"] = "shared"
+    merge: bool = False
+    seed: int = 0
+    report_to: tuple[str, ...] = ()
+    trainer: dict[str, Any] = Field(default_factory=dict)
+
+
+class EvaluateSection(_Section):
+    """What the adapter is measured on and against.
+
+    Attributes:
+        examples: few-shot dialogue turns that the untuned model is shown.
+        turns: the most user turns of the test split that are asked; None for all.
+        opponents: beside the adapter.
+        arm: the folder of the run whose adapter was trained on `single_prompt` dialogues.
+        resamples: of the bootstrap over dialogues.
+    """
+
+    examples: Annotated[int, Field(ge=0)] = 8
+    turns: Annotated[int, Field(ge=1)] | None = None
+    opponents: tuple[Literal["untuned", "majority", "bigram"], ...] = (
+        "untuned",
+        "majority",
+        "bigram",
+    )
+    arm: str | None = None
+    judge: str | None = None
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    max_tokens: Annotated[int, Field(ge=16)] = 160
+    window: Annotated[int, Field(ge=128)] | None = None
+    seed: int = 0
+
+
 class RunFile(_Section):
     """A whole run file."""
 
@@ -183,6 +303,9 @@ class RunFile(_Section):
     roles: RolesSection
     walkers: WalkersSection = WalkersSection()
     retrieval: RetrievalSection = RetrievalSection()
+    curate: CurateSection = CurateSection()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
     cluster: ClusterSection = ClusterSection()
 
     @model_validator(mode="after")
