@@ -114,15 +114,16 @@ class Folder:
             with self.fs.open_output_stream(temporary) as stream:
                 stream.write(data)
             if self.local:
-                _synchronise(temporary)
+                synchronise(temporary)
             self.fs.move(temporary, final)
             if self.local:
-                _synchronise(self.path)
+                synchronise(self.path)
         except OSError as error:
             raise storage_error(error, final) from error
 
 
-def _synchronise(path: str) -> None:
+def synchronise(path: str) -> None:
+    """Wait until a local file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -280,3 +280,68 @@ def curated_schema() -> pa.Schema:
         ],
         metadata={"duologue.schema": "curated", "duologue.schema_version": SCHEMA_VERSION},
     )  # fmt: skip
+
+
+def quality_schema(measures: Sequence[str] = ()) -> pa.Schema:
+    """Return the schema of `quality/part-*.parquet`, one row a dialogue.
+
+    Each measure is a column of its own (null where a dialogue has no such figure). `findings` are
+    the dialogue's inconsistencies. `verdicts` has one entry for each filter of the run file, in
+    their order; `kept` is null where a filter was not asked, since one before had dropped the
+    dialogue. `document` is the seed document's id; `split` is empty for what was not kept.
+
+    Args:
+        measures: their names; a reader that needs none of them may leave them out.
+    """
+    import pyarrow as pa
+
+    finding = pa.struct([("kind", pa.string()), ("turn", pa.int32()), ("detail", pa.string())])
+    verdict = pa.struct([("filter", pa.string()), ("kept", pa.bool_()), ("reason", pa.string())])
+    return pa.schema(
+        [
+            ("walk_id", pa.string()), ("index", pa.int64()), ("stop_reason", pa.string()),
+            ("document", pa.string()), ("kept", pa.bool_()), ("split", pa.string()),
+            ("verdicts", pa.list_(verdict)), ("findings", pa.list_(finding)),
+            *((name, pa.float64()) for name in measures),
+        ],
+        metadata={"duologue.schema": "quality", "duologue.schema_version": SCHEMA_VERSION},
+    )  # fmt: skip
+
+
+@cache
+def preference_schema() -> pa.Schema:
+    """Return the schema of `curated/preference.parquet`: one row a rejected candidate.
+
+    `prompt` are the messages before; `chosen` and `rejected` are what the agent wrote next, and
+    what it might have written (`trainer.agent_format`).
+    """
+    import pyarrow as pa
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    return pa.schema(
+        [
+            ("walk_id", pa.string()), ("turn", pa.int32()), ("prompt", pa.list_(message)),
+            ("chosen", pa.string()), ("rejected", pa.string()),
+        ],
+        metadata={"duologue.schema": "preference", "duologue.schema_version": SCHEMA_VERSION},
+    )  # fmt: skip
+
+
+@cache
+def predictions_schema() -> pa.Schema:
+    """Return the schema of `evaluation/predictions-*.parquet`: one row a piece of a test dialogue.
+
+    `turn` is which of the user's turns the piece answers, from 1 (0: an opening); `correct` is null
+    for an answer, and the four measures after it are of answers alone.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("walk_id", pa.string()), ("message", pa.int32()), ("turn", pa.int32()),
+            ("kind", pa.string()), ("gold", pa.string()), ("predicted", pa.string()),
+            ("finish_reason", pa.string()), ("correct", pa.bool_()), ("rouge_l", pa.float64()),
+            ("similarity", pa.float64()), ("grounded", pa.float64()), ("rating", pa.float64()),
+        ],
+        metadata={"duologue.schema": "predictions", "duologue.schema_version": SCHEMA_VERSION},
+    )  # fmt: skip
