@@ -20,7 +20,11 @@ from specs.scene import Calling, CallResult, Moves, Scene
 
 
 class ReplayError(DuologueError):
-    """A record that cannot be followed: another domain or run, or a turn that does not fit."""
+    """A record that cannot be followed."""
+
+
+class OtherSource(ReplayError):
+    """A dialogue that was made from another domain, or with another run seed, arm or index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,15 @@ def replay(dialogue: Dialogue, domain: Domain, source: PlanSource) -> Iterator[R
         source: of the dialogue's plan (`source_of`).
 
     Raises:
-        ReplayError: when the record cannot be followed: it is of another domain or run seed, a
-            turn is not where it belongs, or what it holds cannot be evaluated.
+        OtherSource: before the first turn, when the dialogue is of another domain or run seed.
+        ReplayError: when the record cannot be followed: a turn is not where it belongs, or what it
+            holds cannot be evaluated.
     """
     plan = make_plan(domain, source, dialogue.index)
     if plan.walk_id != dialogue.walk_id:
         same = dialogue.domain_digest == domain.digest
         other = "with another run seed, arm or index" if same else "from another domain"
-        raise ReplayError(f"dialogue {dialogue.index} ({dialogue.walk_id[:12]}) was made {other}")
+        raise OtherSource(f"dialogue {dialogue.index} ({dialogue.walk_id[:12]}) was made {other}")
     follower = _Follower(dialogue, Scene(domain, plan))
     for turn in dialogue.turns:
         try:

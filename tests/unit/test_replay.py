@@ -143,5 +143,5 @@ def test_a_record_that_cannot_be_followed(values: dict[str, Any], message: str) 
 @pytest.mark.parametrize("values", [{"result_ids": ("nothing",)}, {"call": None}])
 def test_results_that_nothing_can_be_made_of(values: dict[str, Any]) -> None:
     dialogue, index = with_(lambda d, i: d.turns[i].state == "offer" and d.turns[i].role == "agent")
-    with pytest.raises(ReplayError, match="no 'nothing'|no result of the call of 'search'"):
+    with pytest.raises(ReplayError, match=r"no 'nothing'|no result of the call of 'search'"):
         again(changed(dialogue, index, **values))
