@@ -23,7 +23,7 @@ from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan, PlanSource
 from specs.records import Dialogue, StopReason, Turn, dump_json
 from specs.scene import Calling, CallResult, Moves, Scene
-from specs.words import Vocabulary
+from specs.words import Vocabulary, words
 
 
 class Caller(Protocol):
@@ -107,6 +107,7 @@ class Conversation:
         self.plan = plan
         self.scene = Scene(cast.domain, plan)
         self.turns: list[Turn] = []
+        self.said: list[tuple[str, ...]] = []
         self.systems: dict[Side, str] = {}
         self._attempt = attempt
         self._logged = {turn.index: turn for turn in logged}
@@ -219,6 +220,7 @@ class Conversation:
 
     async def _said(self, turn: Turn, new: bool) -> None:
         self.turns.append(turn)
+        self.said.append(words(turn.text))
         self.scene.heard = turn.text
         self.scene.turn += 1
         if new:
@@ -234,13 +236,14 @@ class Conversation:
             self.systems[side] = card.system.render(scope, self.scene.draws("system", side))
         return self.systems[side]
 
-    def history(self) -> list[Line]:
-        """Return what has been said."""
-        return [Line(turn.role, turn.text) for turn in self.turns]
+    def history(self, last: int) -> list[Line]:
+        """Return what was said in the last so many turns."""
+        return [Line(turn.role, turn.text) for turn in self.turns[-last:]] if last else []
 
-    def earlier(self, side: Side | None = None) -> list[str]:
-        """Return what has been said, by one side or by both."""
-        return [turn.text for turn in self.turns if side in (None, turn.role)]
+    def said_by(self, side: Side) -> list[tuple[str, ...]]:
+        """Return the words of each of a side's turns."""
+        pairs = zip(self.turns, self.said, strict=True)
+        return [said for turn, said in pairs if turn.role == side]
 
 
 def _as_spoken(turn: Turn) -> Spoken:

@@ -28,6 +28,7 @@ _MAX_TEXT = 600
 """Characters a schema lets an utterance have: the bound stops a model that loops."""
 
 
+_QUOTES = frozenset("\"“'«「")
 _LINE_ENDS = re.compile(r"\s*\n\s*")
 
 
@@ -228,6 +229,8 @@ def _read(slot: Slot, value: Any) -> Any:
 def clean(text: str) -> str:
     """Return an utterance without the blanks and the pair of quotes around it; nothing else."""
     text = " ".join(text.split())
+    if text[:1] not in _QUOTES:
+        return text
     for left, right in ('""', "“”", "''", "«»", "「」"):
         if len(text) > 2 and text[0] == left and text[-1] == right and left not in text[1:-1]:
             return text[1:-1].strip()

@@ -26,6 +26,7 @@ from specs.plan import Plan
 from specs.records import Dialogue, StopReason, Turn
 from specs.scene import CallResult, Moves, Scene
 from specs.seeds import digest, seed
+from specs.words import words
 
 TOKENS_A_TURN = 48
 """Room for each utterance, in tokens; the label takes some of it."""
@@ -236,8 +237,8 @@ class SinglePrompt:
             text=text,
             instruction=step.instruction,
             heard=self.turns[-1].text if self.turns else "",
-            earlier=[turn.text for turn in self.turns],
-            theirs=[turn.text for turn in self.turns if turn.role != step.side],
+            earlier=[words(turn.text) for turn in self.turns],
+            theirs=[words(turn.text) for turn in self.turns if turn.role != step.side],
             names=[card.name for card in self.cast.cards.values()],
             phrases=self.cast.phrases,
             finished=not last or reason != "length",  # only the last line can be cut off

@@ -7,20 +7,21 @@ what requests cost; a turn never loops: two batches, one repair, then the refere
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
-from specs.checks import SIMILARITY, Utterance, literals, pending, run_checks
-from specs.domain import Side, Slot, Speech
+from specs.checks import SIMILARITY, Utterance, literals, pending, result, run_checks, together
+from specs.domain import Reference, Side, Slot, Speech
 from specs.engine import Answer, Candidate, Failure
 from specs.errors import DuologueError, ExpressionError, Unavailable
 from specs.records import CheckResult, StopReason
+from specs.run_file import Profile
 from specs.scene import SceneError
-from specs.seeds import digest, seed
+from specs.seeds import digest, seed, shuffled
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 REFERENCES = 4
 """References that an utterance is compared with."""
 
-ANSWERS = 2
-"""References that the reference engine may choose from: one would do, two show that it chooses."""
+ANSWERS = 1
+"""References that the reference engine is given; they come in a drawn order."""
 
 
 class Stopped(DuologueError):
@@ -103,14 +104,17 @@ class Utterer:
             speech=speech,
             instruction=instruction,
             written=written,
-            history=conversation.history(),
+            history=conversation.history(self.seat.profile.history),
         )
         self.rejected: list[str] = []
         self.failed: list[str] = []
         self.tokens = 0
         self.last: dict[str, Any] = {}
-        self._references: list[tuple[str, dict[str, Any]]] | None = None
-        self._rendered = 0  # how many references were asked for: a speech may have fewer
+        self._shown = ""  # the last prompt's digest
+        self._fresh: list[tuple[str, Mapping[str, Any]]] = []
+        self._stale: list[tuple[str, Mapping[str, Any]]] = []
+        self._order: Iterator[Reference] | None = None
+        self._said_before: set[str] = set()
 
     def _hold(self, slots: Mapping[str, Any]) -> None:
         # Checks and templates see the slots of the candidate in hand.
@@ -135,6 +139,8 @@ class Utterer:
             self._answers() if self.seat.info.takes == "references" else (),
             self.conversation.plan.index,
         )
+        self._shown = digest(prompt.exact())[:16]
+        del prompt, tokens  # thousands of turns wait here at once
         answer = await self.seat.client.ask(asked, walk)
         if answer.failure is not None:
             self._fail(answer.failure)
@@ -142,13 +148,13 @@ class Utterer:
         for number, candidate in enumerate(answer.candidates):
             judged = await self._judge(candidate)
             if judged.passed:
-                record = self._record(prompt, answer, candidate, judged, attempt, number, count)
+                record = self._record(answer, candidate, judged, attempt, number, count)
                 self._hold(judged.slots)
                 return Spoken(judged.text, judged.slots, record)
             self.rejected.append(judged.text)
             failed = [check.name for check in judged.checks if not check.passed]
             self.failed += [name for name in failed if name not in self.failed]
-        self.last = self._spent(prompt, answer, request_seed)
+        self.last = self._spent(answer, request_seed)
         return None
 
     def _fail(self, failure: Failure) -> None:
@@ -163,7 +169,8 @@ class Utterer:
         shots = self.conversation.cast.shots(self.side, self.speech)
         history = self.ask.history
         while True:
-            prompt = render(replace(self.ask, history=history), self.seat.profile, shots)
+            ask = self.ask if history is self.ask.history else replace(self.ask, history=history)
+            prompt = render(ask, self.seat.profile, shots)
             if self.seat.tokenizer is None:
                 return prompt, ()
             if self.seat.executor is None:
@@ -192,9 +199,9 @@ class Utterer:
         except Unparsed as problem:
             check = CheckResult(f"form: {problem}"[:80], None, False)
             return Judged(sound(candidate.text.strip()), self.settled, (check,))
-        slots = {**self.settled, **written}
+        slots = {**self.settled, **written} if written else self.settled
         checks = self._checks(said, slots, candidate.finish_reason != "length")
-        judged = Judged(said, slots, tuple(checks))
+        judged = Judged(said, slots, together(checks))
         return await self._similar(judged) if judged.passed else judged
 
     def _checks(self, said: str, slots: Mapping[str, Any], finished: bool) -> list[CheckResult]:
@@ -204,8 +211,8 @@ class Utterer:
             text=said,
             instruction=self.ask.instruction,
             heard=scene.heard,
-            earlier=self.conversation.earlier(),
-            theirs=self.conversation.earlier("agent" if self.side == "user" else "user"),
+            earlier=self.conversation.said,
+            theirs=self.conversation.said_by("agent" if self.side == "user" else "user"),
             names=[card.name for card in self.ask.cards.values()],
             finished=finished,
             phrases=self.conversation.cast.phrases,
@@ -229,8 +236,8 @@ class Utterer:
             if passed and rivals:
                 rival = await self.conversation.cast.caller.similarity(judged.text, rivals)
                 passed = value >= rival
-            checks.append(CheckResult("similar", round(value, 4), passed))
-        return replace(judged, checks=tuple(checks))
+            checks.append(result("similar", round(value, 4), passed))
+        return replace(judged, checks=together(checks))
 
     def _rivals(self) -> list[str]:
         """Return how the other side's last utterance might have been put."""
@@ -243,32 +250,32 @@ class Utterer:
 
     # -- references
 
-    def references(self, count: int = REFERENCES) -> list[tuple[str, dict[str, Any]]]:
+    def references(self, count: int = REFERENCES) -> list[tuple[str, Mapping[str, Any]]]:
         """Return some of the references with their slots: those that were not said yet, if any."""
-        if self._references is None or self._rendered < count:
-            self._rendered = count
+        if self._order is None:
             scene = self.conversation.scene
-            order = list(self.speech.references)
-            draws: random.Random = scene.draws("reference")
-            draws.shuffle(order)
-            said_before = set(self.conversation.earlier(self.side))
-            fresh: list[tuple[str, dict[str, Any]]] = []
-            stale: list[tuple[str, dict[str, Any]]] = []
-            for reference in order:
-                try:
-                    slots = scene.reference_slots(self.speech, self.side, reference, self.settled)
-                    self._hold(slots)
-                    text = clean(reference.say.render(scene.scope(), scene.draws("reference say")))
-                except (ExpressionError, SceneError):
-                    continue  # this one does not suit the document; another may
-                finally:
-                    self._hold(self.settled)
-                if text:
-                    (stale if text in said_before else fresh).append((text, slots))
-                if len(fresh) == count:
-                    break
-            self._references = fresh or stale
-        return self._references
+            self._order = shuffled(self.speech.references, scene.plan.walk_id, scene.turn, "order")
+            turns = self.conversation.turns
+            self._said_before = {turn.text for turn in turns if turn.role == self.side}
+        for reference in self._order if len(self._fresh) < count else ():
+            rendered = self._rendered(reference)
+            if rendered is not None:
+                (self._stale if rendered[0] in self._said_before else self._fresh).append(rendered)
+            if len(self._fresh) == count:
+                break
+        return self._fresh[:count] or self._stale
+
+    def _rendered(self, reference: Reference) -> tuple[str, Mapping[str, Any]] | None:
+        scene = self.conversation.scene
+        try:
+            slots = scene.reference_slots(self.speech, self.side, reference, self.settled)
+            self._hold(slots)
+            text = clean(reference.say.render(scene.scope(), scene.draws("reference say")))
+        except (ExpressionError, SceneError):
+            return None  # this one does not suit the document; another may
+        finally:
+            self._hold(self.settled)
+        return (text, slots) if text else None
 
     def _answers(self) -> list[str]:
         form = self.seat.profile.form
@@ -289,7 +296,7 @@ class Utterer:
         record = {
             **self.last,
             "source": "reference",
-            "checks": tuple(checks),
+            "checks": together(checks),
             "rejected": tuple(self.rejected),
             "completion_tokens": self.tokens,
         }
@@ -299,7 +306,6 @@ class Utterer:
 
     def _record(
         self,
-        prompt: Prompt,
         answer: Answer,
         candidate: Candidate,
         judged: Judged,
@@ -311,18 +317,12 @@ class Utterer:
         if self.seat.info.takes == "references":
             source = "reference"
         record = self._spent(
-            prompt,
             answer,
             seed(self.conversation.plan.walk_id, self.conversation.scene.turn, attempt) + number,
         )
-        record["sampling"] = {
-            **record["sampling"],
-            "n": count,
-            "attempt": attempt,
-            "candidate": number,
-        }
         return {
             **record,
+            "sampling": self._sampling((("n", count), ("attempt", attempt), ("candidate", number))),
             "source": source,
             "checks": judged.checks,
             "rejected": tuple(self.rejected),
@@ -330,20 +330,11 @@ class Utterer:
             "completion_tokens": self.tokens,
         }
 
-    def _spent(self, prompt: Prompt, answer: Answer, drawn: int) -> dict[str, Any]:
-        profile = self.seat.profile
-        sampling: dict[str, Any] = {
-            "form": profile.form,
-            "temperature": profile.temperature,
-            "top_p": profile.top_p,
-            "max_tokens": profile.max_tokens,
-        }
-        if self.ask.repair:
-            sampling["repair"] = list(self.ask.repair)  # a part of the prompt
+    def _spent(self, answer: Answer, drawn: int) -> dict[str, Any]:
         return {
             "seed": drawn,
-            "sampling": sampling,
-            "prompt_digest": digest(prompt.exact())[:16],
+            "sampling": self._sampling(),
+            "prompt_digest": self._shown,
             "model": self.seat.info.model,
             "adapter": self.seat.info.adapter,
             "replica": answer.replica,
@@ -354,3 +345,22 @@ class Utterer:
             "prefill_s": answer.prefill_s,
             "decode_s": answer.decode_s,
         }
+
+    def _sampling(self, draw: tuple[tuple[str, int], ...] = ()) -> Mapping[str, Any]:
+        return _sampling(self.seat.profile, self.ask.repair, draw)
+
+
+@lru_cache(maxsize=1024)
+def _sampling(
+    profile: Profile, repair: tuple[str, ...], draw: tuple[tuple[str, int], ...]
+) -> Mapping[str, Any]:
+    """Return how a turn was decoded, one object for all turns that were decoded so."""
+    sampling: dict[str, Any] = {
+        "form": profile.form,
+        "temperature": profile.temperature,
+        "top_p": profile.top_p,
+        "max_tokens": profile.max_tokens,
+    }
+    if repair:
+        sampling["repair"] = list(repair)  # a part of the prompt
+    return {**sampling, **dict(draw)}

@@ -7,12 +7,10 @@ embedding and is judged by the conversation, which has one (`pending`).
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 import regex
@@ -49,15 +47,15 @@ SIMILARITY = 0.5
 """Default least cosine between an utterance and the nearest reference (all-MiniLM-L6-v2)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Utterance:
     """What was said, and what a check may need beside it.
 
     Attributes:
         instruction: what the speaker was told to say.
         heard: what the other side said last.
-        earlier: what either side said before, in order.
-        theirs: what the other side said before, in order; `heard` is the last of it.
+        earlier: the words of what either side said before, in order.
+        theirs: those of what the other side said before, in order; `heard` is the last of it.
         names: the names of both roles, which must not stand as labels in the words.
         finished: the model ended by itself, not at its token limit.
         phrases: the words of all the domain's references, which say nothing about a document
@@ -67,8 +65,8 @@ class Utterance:
     text: str
     instruction: str = ""
     heard: str = ""
-    earlier: Sequence[str] = ()
-    theirs: Sequence[str] = ()
+    earlier: Sequence[tuple[str, ...]] = ()
+    theirs: Sequence[tuple[str, ...]] = ()
     names: Sequence[str] = ()
     finished: bool = True
     phrases: Vocabulary | None = None
@@ -82,11 +80,30 @@ _BOILERPLATE = regex.compile(
     r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
     r"|\binstruction:|\bintention:|\bcontext:|<\|"
 )
-_RUN_ON = regex.compile(r"\p{Ll}[.!?]\p{Lu}|\p{Ll}{2}[.!?]\p{Ll}{3}|[:：]\s*$")
+_RUN_ON = regex.compile(r"[.!?](?:(?<=\p{Ll}.)\p{Lu}|(?<=\p{Ll}{2}.)\p{Ll}{3})|[:：]\s*$")
 """A sentence glued to the next, or one that announces another: the model went past its end."""
 
 _LIST_MARK = regex.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
 _PLACEHOLDER = regex.compile(r"\{\{|\}\}|\[(?:[^\]\d]{1,40})\]|<[a-z_ ]{2,30}>|https?://|\*\*|```")
+
+
+_result = lru_cache(maxsize=4096)(CheckResult)
+"""Most results are alike: thousands of dialogues hold each of them for all their turns."""
+
+
+def result(name: str, value: float | None, passed: bool) -> CheckResult:
+    """Return a check's result, one object for all that are equal."""
+    return _result(name, value, passed)
+
+
+@lru_cache(maxsize=4096)
+def _together(*results: CheckResult) -> tuple[CheckResult, ...]:
+    return results
+
+
+def together(results: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
+    """Return an utterance's results, one object for all utterances whose results are equal."""
+    return _together(*results)
 
 
 def run_checks(
@@ -105,7 +122,7 @@ def run_checks(
         if call.name in CHECKS:
             arguments = [argument.evaluate(scope, draws) for argument in call.arguments]
             value, passed = CHECKS[call.name](utterance, speech, arguments)
-            results.append(CheckResult(call.name, value, passed))
+            results.append(result(call.name, value, passed))
     return results
 
 
@@ -115,7 +132,7 @@ def pending(speech: Speech) -> list[CheckCall]:
 
 
 def _finished(utterance: Utterance) -> CheckResult:
-    return CheckResult("finished", None, utterance.finished and bool(words(utterance.text)))
+    return result("finished", None, utterance.finished and bool(words(utterance.text)))
 
 
 Verdict = tuple[float | None, bool]
@@ -176,12 +193,18 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     phrases = utterance.phrases
     if phrases is None:
         phrases = vocabulary(*literals(speech))
-    if any(is_number(word) and word not in material and word not in phrases for word in spoken):
-        return 0.0, False  # an invented number misleads however much else is right
-    matter = [word for word in spoken if word not in phrases or word in material]
-    known = [word in material for word in matter]
-    share = sum(known) / len(known) if known else 1.0
-    foreign = max((len(list(run)) for is_known, run in groupby(known) if not is_known), default=0)
+    known = unknown = run = foreign = 0
+    for word in spoken:
+        if word in material:
+            known += 1
+            run = 0
+        elif word not in phrases:
+            if is_number(word):
+                return 0.0, False  # an invented number misleads however much else is right
+            unknown += 1
+            run += 1
+            foreign = max(foreign, run)
+    share = known / (known + unknown) if known + unknown else 1.0
     return share, share >= GROUNDED_SHARE and foreign < FOREIGN_RUN
 
 
@@ -208,16 +231,17 @@ def _literal(template: str) -> str:
 
 
 def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
-    elif value is not None and not isinstance(value, bool):
-        yield json.dumps(value)
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, list | tuple):
+            stack.extend(one)
+        elif isinstance(one, dict):
+            stack.extend(one.values())
+        elif one is not None and not isinstance(one, bool):
+            yield str(one)
 
 
 def _lists(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
@@ -290,9 +314,9 @@ def boilerplate(utterance: Utterance) -> str:
     if _labels(tuple(utterance.names)).search(text):
         return "role label"
     spoken = words(text)
-    if len(spoken) >= 3 and any(words(earlier) == spoken for earlier in utterance.earlier):
+    if len(spoken) >= 3 and spoken in utterance.earlier:
         return "said before"
-    if any(_echoes(spoken, words(said)) for said in (utterance.heard, *utterance.theirs)):
+    if any(_echoes(spoken, said) for said in utterance.theirs):
         return "echo"
     if _RUN_ON.search(utterance.text):
         return "run on"
@@ -309,18 +333,14 @@ def _labels(names: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile(rf"(?:^|[.!?*\"”]\s*)(?:{'|'.join(known)})\s*:")
 
 
-@lru_cache(maxsize=16384)
-def _word_set(heard: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(heard)
-
-
 def _echoes(spoken: Sequence[str], heard: tuple[str, ...]) -> bool:
     """Whether most of what is said is what was just heard, in the same order."""
     if len(spoken) < 4:
         return False
-    known = _word_set(heard)
-    if sum(map(known.__contains__, spoken)) < ECHO_SHARE * len(spoken):
-        return False  # nearly always: the longer way is for what is left
+    known = set(spoken).intersection(heard)
+    # Words in common but for repetitions: few, nearly always, and no more is to be done.
+    if len(known) < 2 or sum(word in known for word in spoken) < ECHO_SHARE * len(spoken):
+        return False
     row = [0] * (len(heard) + 1)  # longest common subsequence, one row at a time
     for word in spoken:
         last = 0
@@ -332,6 +352,8 @@ def _echoes(spoken: Sequence[str], heard: tuple[str, ...]) -> bool:
 
 
 def _loops(spoken: Sequence[str]) -> bool:
+    if len(spoken) - len(set(spoken)) < 5:
+        return False  # four words in a row for the third time repeat five words at least
     runs: dict[tuple[str, ...], int] = {}
     for i in range(len(spoken) - 3):
         run = tuple(spoken[i : i + 4])

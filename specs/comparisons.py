@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any
 
 from specs.frames import (
@@ -22,7 +23,9 @@ Function = Callable[..., Any]
 def compare(frame: Frame, operator: str, left: Any, right: Any) -> bool:
     """Compare two values; raises Fault where they have no order."""
     for side in (left, right):
-        if isinstance(side, (str, list, tuple, Mapping)):
+        if type(side) is str:
+            frame.spend(len(side) // 8)
+        elif not isinstance(side, (int, float, NoneType)):
             _weigh(frame, side)
     if operator == "eq":
         return bool(left == right)

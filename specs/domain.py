@@ -228,12 +228,21 @@ class RoleCard:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document of the corpus; `line` says where in its file it stands."""
+    """One document of the corpus; `line` says where in its file it stands.
+
+    Attributes:
+        scope: the document as expressions see it, its id a string under `id`; one for all walks.
+    """
 
     id: str
     fields: Mapping[str, Json]
     embed: str
     line: int
+    scope: Mapping[str, Json] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the scope once."""
+        object.__setattr__(self, "scope", {**self.fields, "id": self.id})
 
 
 @dataclass(frozen=True, slots=True)

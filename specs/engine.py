@@ -3,6 +3,9 @@
 Invariants: a request is answered exactly once in each incarnation of a replica, or aborted;
 submitting it again is harmless (requests are known by their id); an answer stays available until
 the client has acknowledged its sequence number. Times are seconds, measured by the replica.
+
+What travels with every turn (`Request`, `Answer` and their parts) has no slots: pickle reads and
+writes an instance's dictionary in C, but a frozen slotted one field by field in Python.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ class Message:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sampling:
     """How one request is decoded.
 
@@ -47,7 +50,7 @@ class Sampling:
     schema: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """One turn's request. Exactly one of `tokens`, `messages`, `text` and `references` is given.
 
@@ -71,7 +74,7 @@ class Request:
     adapter: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """One of a request's answers; `finish_reason` is `stop` or `length`."""
 
@@ -99,7 +102,7 @@ class Failure:
         return self.kind in ("overflow", "refused")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What came of one request: candidates, or the failure."""
 

@@ -70,7 +70,13 @@ def _name(node: Any) -> Closure:
         return lambda frame: None
     if name in FUNCTIONS:
         raise SyntaxFault(f"`{name}` is a function and needs its arguments", node.lineno)
-    return lambda frame: frame.look_up(name)
+
+    def run(frame: Frame) -> Any:
+        if not frame.names and name in frame.scope:
+            return frame.scope[name]
+        return frame.look_up(name)
+
+    return run
 
 
 def _getattr(node: Any) -> Closure:
@@ -149,7 +155,14 @@ def _arithmetic(symbol: str, apply: Callable[[Any, Any], Any]) -> Callable[[Any]
 
 def _add(node: Any) -> Closure:
     left, right = compile_expression(node.left), compile_expression(node.right)
-    return lambda frame: add(frame, left(frame), right(frame))
+
+    def run(frame: Frame) -> Any:
+        one, other = left(frame), right(frame)
+        if type(one) is int and type(other) is int:
+            return bounded_number(one + other)
+        return add(frame, one, other)
+
+    return run
 
 
 def _sign(negative: bool) -> Callable[[Any], Closure]:
@@ -199,6 +212,8 @@ def _not(node: Any) -> Closure:
 def _compare(node: Any) -> Closure:
     first = compile_expression(node.expr)
     rest = [(operand.op, compile_expression(operand.expr)) for operand in node.ops]
+    if len(rest) == 1 and rest[0][0] in _OF_NUMBERS:
+        return _compare_one(first, *rest[0])
 
     def run(frame: Frame) -> bool:
         left = first(frame)
@@ -208,6 +223,29 @@ def _compare(node: Any) -> Closure:
                 return False
             left = right
         return True
+
+    return run
+
+
+_OF_NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+}
+
+
+def _compare_one(first: Closure, op: str, second: Closure) -> Closure:
+    """Compile the comparison of two values: of two whole numbers, nearly always."""
+    of_numbers = _OF_NUMBERS[op]
+
+    def run(frame: Frame) -> bool:
+        left, right = first(frame), second(frame)
+        if type(left) is int and type(right) is int:
+            return of_numbers(left, right)
+        return compare(frame, op, left, right)
 
     return run
 

@@ -20,7 +20,7 @@ from jinja2 import nodes
 
 from specs.errors import ExpressionError, Where
 from specs.evaluator import Closure, compile_expression
-from specs.frames import Fault, Frame, UndefinedFault, is_list
+from specs.frames import Fault, Frame, UndefinedFault
 from specs.paths import Path, Usage, usage
 from specs.statements import Writer, compile_body
 from specs.syntax import SyntaxFault, parse_expression, parse_template, position
@@ -29,7 +29,8 @@ _Run = TypeVar("_Run")
 
 _BLANKS = re.compile(r"(?<=\S)[ \t]{2,}")
 
-_RUNTIME_ERRORS = (
+_FAILURES = (
+    Fault,
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -82,13 +83,10 @@ class _Source:
         except RecursionError:
             raise ExpressionError(f"{self.where}: is nested too deeply") from None
 
-    def _guarded(self, run: Callable[[], Any]) -> Any:
-        try:
-            return run()
-        except Fault as fault:
-            raise EvaluationError(self, str(fault), isinstance(fault, UndefinedFault)) from None
-        except _RUNTIME_ERRORS as error:
-            raise EvaluationError(self, f"{type(error).__name__}: {error}", False) from None
+    def _failed(self, error: Exception) -> EvaluationError:
+        if isinstance(error, Fault):
+            return EvaluationError(self, str(error), isinstance(error, UndefinedFault))
+        return EvaluationError(self, f"{type(error).__name__}: {error}", False)
 
 
 def _restore(kind: type[_Source], source: str, where: Where) -> _Source:
@@ -143,8 +141,11 @@ class Expression(_Source):
         Raises:
             ExpressionError: when something is undefined, of the wrong type or too large.
         """
-        value = self._guarded(lambda: self._run(Frame(scope, draws)))
-        return list(value) if is_list(value) and not isinstance(value, list) else value
+        try:
+            value = self._run(Frame(scope, draws))
+        except _FAILURES as error:
+            raise self._failed(error) from None
+        return list(value) if type(value) is tuple else value
 
     @cached_property
     def static_type(self) -> str | None:
@@ -191,12 +192,18 @@ class Template(_Source):
         if self._constant is not None:
             return self._constant
         out: list[str] = []
-        self._guarded(lambda: self._run(Frame(scope, draws), out))
+        try:
+            self._run(Frame(scope, draws), out)
+        except _FAILURES as error:
+            raise self._failed(error) from None
         return _tidy("".join(out))
 
 
 def _tidy(text: str) -> str:
-    text = "\n".join(line.rstrip() for line in text.strip().split("\n"))
+    text = text.strip()
+    if "\n" not in text and "  " not in text and "\t" not in text:
+        return text
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
     return _BLANKS.sub(" ", text)
 
 

@@ -68,16 +68,16 @@ def make_plan(domain: Domain, source: PlanSource, index: int) -> Plan:
     if domain.goals:
         chosen = generator(walk_id, "goal").choice(domain.goals)
         memory |= chosen.with_
-        scope = {"memory": memory, "persona": persona_scope(persona)}
+        scope: dict[str, Any] = {"memory": memory, "persona": persona_scope(persona)}
         if document is not None:
             scope["doc"] = document_scope(document)
         goal = chosen.text.render(scope, generator(walk_id, "goal text"))
     return Plan(index, walk_id, seed(walk_id), persona, goal, document, memory)
 
 
-def document_scope(document: Document) -> dict[str, Any]:
+def document_scope(document: Document) -> Mapping[str, Any]:
     """Return a document as expressions see it; its id is a string under `id`."""
-    return {**document.fields, "id": document.id}
+    return document.scope
 
 
 def persona_scope(persona: Persona) -> dict[str, Any]:

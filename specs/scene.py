@@ -29,11 +29,15 @@ from specs.errors import DuologueError
 from specs.expressions import Expression
 from specs.plan import Plan, document_scope, persona_scope
 from specs.records import PathStep, StopReason
-from specs.seeds import later
+from specs.seeds import later, uniform
 from specs.values import typed
 
 MOVES = 50
 """Silent moves in a row after which a `next` loop is taken for endless."""
+
+
+_NOTHING: Mapping[str, Any] = {}
+"""The slots of a speech without slots: one object, for all turns."""
 
 
 class SceneError(DuologueError):
@@ -99,7 +103,7 @@ class Scene:
         self.memory: Mapping[str, Any] = plan.memory
         self.slots: Mapping[str, Any] = {}
         self.reply: Mapping[str, Any] = {}
-        self.results: list[dict[str, Any]] = []
+        self.results: list[Mapping[str, Any]] = []
         self.tools: dict[str, Any] = {}
         self.result: Any = None
         self.path: list[PathStep] = []
@@ -142,21 +146,36 @@ class Scene:
     def open_edges(self) -> list[Edge]:
         """Return the edges of the current node whose guards hold and that may be drawn."""
         scope = self.scope()
-        return [
-            edge
-            for edge in self.domain.edges_from(self.node)
-            if edge.weight > 0 and self._holds(edge.when, scope)
-        ]
+        held: dict[str, bool] = {}  # many edges of a node have one guard
+        edges = []
+        for edge in self.domain.edges_from(self.node):
+            if edge.weight <= 0:
+                continue
+            if edge.when is not None:
+                source = edge.when.source
+                if source not in held:
+                    held[source] = self._holds(edge.when, scope)
+                if not held[source]:
+                    continue
+            edges.append(edge)
+        return edges
 
     def draw_edge(self) -> Edge | None:
         """Draw an edge by weight; None when no guard holds."""
         edges = self.open_edges()
         if not edges:
             return None
-        return self.draws("edge").choices(edges, [edge.weight for edge in edges])[0]
+        point = uniform(self.plan.walk_id, self.turn, "edge") * sum(edge.weight for edge in edges)
+        for edge in edges:
+            point -= edge.weight
+            if point < 0:
+                return edge
+        return edges[-1]
 
-    def settle(self, speech: Speech, side: Side) -> dict[str, Any]:
+    def settle(self, speech: Speech, side: Side) -> Mapping[str, Any]:
         """Return the slots (agent: the reply) that have a `value`, each with a draw of its own."""
+        if not speech.slots:
+            return _NOTHING
         scope = self.scope()
         settled: dict[str, Any] = {}
         scope["slots" if side == "user" else "reply"] = settled
@@ -168,8 +187,10 @@ class Scene:
 
     def reference_slots(
         self, speech: Speech, side: Side, reference: Reference | None, settled: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         """Return all slots as they are when a reference speaks (or nobody, in a sampled walk)."""
+        if len(settled) == len(speech.slots):
+            return settled
         scope = self.scope()
         slots = dict(settled)
         scope["slots" if side == "user" else "reply"] = slots
@@ -273,7 +294,8 @@ class Scene:
         for name, expression in assignments.items():
             value = expression.evaluate(scope, self.draws("set", name))
             values[name] = _typed(self.domain.memory[name].type, value, f"memory.{name}")
-        self.memory = {**self.memory, **values}
+        if any(self.memory[name] != value for name, value in values.items()):
+            self.memory = {**self.memory, **values}  # turns in between share one
 
 
 def coerce(slot: Slot, value: Any) -> Any:

@@ -6,6 +6,8 @@ retrieval does with them; elsewhere a word is a run of letters, marks and digits
 
 from __future__ import annotations
 
+import re
+import sys
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
@@ -16,6 +18,9 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 _WORD = regex.compile(
     rf"[{_UNSPACED}\p{{M}}ー]+|\p{{N}}+(?:[.,/:]\p{{N}}+)*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}'’])+"
 )
+_ASCII_WORD = re.compile(r"[0-9]+(?:[.,/:][0-9]+)*|[a-z']+")
+"""`_WORD` of lower-case ASCII, in half the time."""
+
 _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]")
 _QUESTION = regex.compile(r"[?？؟;፧]")
 
@@ -51,6 +56,8 @@ _ORDINALS = (  # noqa: SIM905
 
 def normalize(text: str) -> str:
     """Return the text in NFKC and case-folded, with plain apostrophes."""
+    if text.isascii():
+        return text.lower()  # the same, sooner
     return unicodedata.normalize("NFKC", text).replace("’", "'").casefold()
 
 
@@ -58,14 +65,17 @@ def normalize(text: str) -> str:
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a text in order, normalized; pairs of characters in unspaced scripts."""
     found: list[str] = []
-    for match in _WORD.findall(normalize(text)):
-        if _UNSPACED_RUN.search(match):
+    text = normalize(text)
+    plain = text.isascii()
+    for match in (_ASCII_WORD if plain else _WORD).findall(text):
+        if not plain and _UNSPACED_RUN.search(match):
             pairs = [match[i : i + 2] for i in range(max(1, len(match) - 1))]
             found.extend(pairs)
         else:
-            word = match.strip("'")
+            word = match.strip("'") if "'" in match else match
             if word:
-                found.append(word.removesuffix("'s"))
+                # One object for each word: thousands of dialogues hold the words of their turns.
+                found.append(sys.intern(word.removesuffix("'s")))
     return tuple(found)
 
 
@@ -95,6 +105,10 @@ def same(one: str, other: str) -> bool:
     return len(long) - len(short) <= 3 and len(short) >= 3 and long[:stem] == short[:stem]
 
 
+STRANGERS = 10_000
+"""Words that a vocabulary remembers not to hold; a model may come up with any number of them."""
+
+
 class Vocabulary:
     """A set of words that knows their forms (`same`), for many look-ups against one material."""
 
@@ -103,18 +117,25 @@ class Vocabulary:
         for text in texts:
             self._words.update(words(text))
         self._by_head: dict[str, list[str]] | None = None
+        self._strangers: set[str] = set()
 
     def __contains__(self, word: str) -> bool:
         if word in self._words:
             return True
+        if word in self._strangers:
+            return False
         if self._by_head is None:  # most words are there as they are
             self._by_head = {}
             for known in self._words:
                 self._by_head.setdefault(known[:3], []).append(known)
-        return any(same(word, known) for known in self._by_head.get(word[:3], ()))
+        if any(same(word, known) for known in self._by_head.get(word[:3], ())):
+            return True
+        if len(self._strangers) < STRANGERS:
+            self._strangers.add(word)
+        return False
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def vocabulary(*texts: str) -> Vocabulary:
     """Return the vocabulary of texts; candidates of one turn are held against the same ones."""
     return Vocabulary(texts)

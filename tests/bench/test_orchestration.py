@@ -36,6 +36,7 @@ from specs.run_file import EngineSection, Profile, ReferenceFaults
 
 ALIVE = int(os.environ.get("DUOLOGUE_BENCH_ALIVE", "5000"))
 SECONDS = float(os.environ.get("DUOLOGUE_BENCH_SECONDS", "20"))
+WARM_S = float(os.environ.get("DUOLOGUE_BENCH_WARM_S", "30"))
 PROFILE = Profile(form="script", history=4, examples=3, persona=False, repair=False)
 
 
@@ -103,7 +104,7 @@ async def play(domain: Domain, replicas: dict[str, RayReplica], tokenizer: Any) 
     before_bytes = process.memory_info().rss
     walker = Walker("bench", make_cast(domain, client, info, tokenizer), Endless(), sinks, ALIVE)
     running = asyncio.create_task(walker.run())
-    await asyncio.sleep(SECONDS / 2)  # everything is alive and in its stride
+    await asyncio.sleep(WARM_S)  # everything is alive and in its stride
     began, cpu, turns = time.monotonic(), time.process_time(), sinks.turns
     await asyncio.sleep(SECONDS)
     seconds, used = time.monotonic() - began, time.process_time() - cpu

@@ -173,8 +173,11 @@ def test_boilerplate(text: str, why: str) -> None:
     utterance = Utterance(
         text,
         heard="Now chop the red onion finely.",
-        earlier=["what comes next please"],
-        theirs=["Silky Hummus takes 15 minutes in all, shall we start?"],
+        earlier=[words("what comes next please")],
+        theirs=[
+            words("Silky Hummus takes 15 minutes in all, shall we start?"),
+            words("Now chop the red onion finely."),
+        ],
         names=["cook", "chef"],
     )
     assert boilerplate(utterance) == why
@@ -190,6 +193,12 @@ def test_words_keep_every_script() -> None:
     assert words("don’t") == ("don't",)
     assert words("冷たい水") == ("冷た", "たい", "い水")
     assert content_words("I would like the борщ") == ("борщ",)
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=120))
+def test_plain_text_has_the_words_that_the_general_rule_finds(text: str) -> None:
+    # A letter of another script behind a full stop sends the same text down the general path.
+    assert words(f"{text} . ß") == (*words(text), "ss")
 
 
 @given(st.text(max_size=200), st.text(max_size=60))

@@ -72,7 +72,7 @@ async def test_prompts_of_repairs_and_references() -> None:
 
 async def test_prompts_whose_history_and_examples_were_left_out() -> None:
     lengths: set[Any] = set()
-    for window in (0, 420, 330, 260):
+    for window in (0, 380, 330, 260):
         client = Scripted()
         profile = Profile(form="script", max_tokens=20, examples=2)
         keys: dict[str, Any] = {"profile": profile, "window": window, "takes": "tokens"}
