@@ -17,19 +17,16 @@ import click
 import specs
 from actors.caller import ToolCaller
 from actors.conversation import Cast, Conversation
-from actors.engines.backends import make_backend
-from actors.engines.client import EngineClient
 from actors.engines.models import load_tokenizer
-from actors.engines.replica import ReplicaCore
 from actors.prompts import Prompt
 from actors.retrieval.retriever import LocalRetriever
 from actors.retrieval.store import Corpus
 from actors.seat import Seat
 from cluster.person import Noted, Person, Quit
 from cluster.show import plain
+from cluster.single_engine import started
 from specs.domain import Domain, Side
 from specs.engine import Sampling
-from specs.errors import EngineError
 from specs.loader import open_domain
 from specs.plan import Plan, PlanSource, make_plan
 from specs.records import Dialogue, Turn
@@ -152,14 +149,7 @@ async def _seat(run: RunFile, side: Side, noted: Noted) -> AsyncIterator[Seat]:
     engine = run.engines[name]
     if engine.kind != "reference":
         click.echo(f"starting {engine.model} ...", err=True)
-    replica = ReplicaCore(make_backend(engine, name), name)
-    client = EngineClient({name: replica}, NAME)
-    try:
-        try:
-            info = await asyncio.wait_for(replica.start(), engine.start_deadline_s)
-        except TimeoutError:
-            limit = f"{engine.start_deadline_s:g} s (engines.{name}.start_deadline_s)"
-            raise EngineError(f"the engine {name} did not start within {limit}") from None
+    async with started(engine, name) as (client, info):
         tokenizer = None
         if info.takes == "tokens":
             tokenizer = load_tokenizer(engine.model, engine.revision)
@@ -171,9 +161,6 @@ async def _seat(run: RunFile, side: Side, noted: Noted) -> AsyncIterator[Seat]:
             deadline_s=engine.turn_deadline_s,
             noted=noted,
         )
-    finally:
-        await client.close()
-        await replica.stop()
 
 
 @contextlib.asynccontextmanager
