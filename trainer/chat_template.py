@@ -391,6 +391,8 @@ def truncate(
     def fits(first: int) -> bool:
         return len(encoder.encode(kept(first)).ids) <= window
 
+    if turns and fits(0):
+        return list(messages), 0
     while turns and not fits(len(turns) - 1):
         turns.pop()
     if not turns:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from specs.domain import Domain, Speech
+from specs.expressions import Expression
 from specs.plan import PlanSource
 from specs.records import Dialogue, dump_json
 from specs.replay import Replayed, replay
@@ -128,8 +129,8 @@ def _line(name: str, arguments: Mapping[str, str], entry: Mapping[str, Any]) -> 
 def agent_messages(dialogue: Dialogue, domain: Domain, source: PlanSource) -> list[ChatMessage]:
     """Return a dialogue as the agent's chat; loss falls on the assistant's messages alone.
 
-    A user's turn that nobody answered is left out; of a dialogue in which the agent never speaks
-    the system message alone remains.
+    A last user's turn that nobody answered is left out; of a dialogue in which the agent never
+    speaks the system message alone remains.
 
     Args:
         domain: as it was when the dialogue was made (the run's own copy of it).
@@ -151,7 +152,7 @@ def agent_messages(dialogue: Dialogue, domain: Domain, source: PlanSource) -> li
         heard = None
     if messages[-1].role == "user":
         messages.pop()
-    return _alternating(messages)
+    return messages
 
 
 def _answered(
@@ -258,9 +259,9 @@ def spoken_facts(
     return facts
 
 
-def _fact_arguments(speech: Speech, called: bool) -> list[Any]:
+def _fact_arguments(speech: Speech, called: bool) -> list[Expression]:
     """Return the arguments that may give facts, each source once, in the order of the checks."""
-    found: dict[str, Any] = {}
+    found: dict[Expression, None] = {}
     for check in speech.checks:
         if check.name not in _FACT_CHECKS:
             continue
@@ -268,8 +269,8 @@ def _fact_arguments(speech: Speech, called: bool) -> list[Any]:
             roots = {path[0] for path in argument.usage.paths}
             if roots & _NOT_FACTS or (called and roots and roots <= _RESULTS):
                 continue
-            found.setdefault("".join(argument.source.split()), argument)
-    return list(found.values())
+            found[argument] = None  # expressions are equal by their source
+    return list(found)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -285,16 +286,3 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _key(text: str) -> str:
     return " ".join(text.split()).casefold()
-
-
-def _alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Join neighbours of one role by a newline."""
-    joined: list[ChatMessage] = []
-    for message in messages:
-        last = joined[-1] if joined else None
-        if last is not None and last.role == message.role:
-            content = f"{last.content}\n{message.content}"
-            joined[-1] = ChatMessage(message.role, content, message.train)
-        else:
-            joined.append(message)
-    return joined

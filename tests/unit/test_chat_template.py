@@ -1,4 +1,4 @@
-"""Where the loss falls, token by token, under templates of all kinds; prompts as they were learned."""
+"""Where loss falls, token by token, under templates of all kinds; prompts as they were learned."""
 
 from __future__ import annotations
 
