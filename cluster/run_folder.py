@@ -25,7 +25,7 @@ from pyarrow import fs as pafs
 from cluster.resume import Change, changes, refuse_changes, without_secrets
 from cluster.run_lock import LOCK_NAME, RunLock
 from specs.errors import DuologueError, Finding, InputError, Where
-from specs.parts import Folder, clear_temporaries, storage_error
+from specs.parts import SUFFIX, Folder, clear_temporaries, storage_error
 from specs.records import SCHEMA_VERSION
 from specs.run_file import RunFile, resolved
 
@@ -122,7 +122,7 @@ class RunFolder:
         refuse_relative(run.run.out, os.environ, os.getcwd())
         old = self._look()
         content = self._content(run, domain)
-        if old is not None and not fresh:
+        if old is not None and not fresh and self._spoken():
             self._refuse(old, content)
         self.folder.create()
         self._lock.take()
@@ -134,8 +134,8 @@ class RunFolder:
 
     def _open(self, content: dict[str, Any], domain: CheckedDomain, fresh: bool) -> Opened:
         old = self._look()  # again, now that nobody else writes
-        if old is not None and fresh:
-            self._empty()
+        if old is not None and (fresh or (changes(old, content) and not self._spoken())):
+            self._empty()  # a run that failed before its first turn binds nobody
             old = None
         if old is None:
             content["created"] = _now()
@@ -158,6 +158,18 @@ class RunFolder:
         kept = {key: old[key] for key in ("created",) if key in old}
         self._write({**content, **kept, "copied": True, "resumed": history[-_HISTORY:]})
         return changed
+
+    def hold(self) -> Self:
+        """Take the lock of a run that is there, to write beside its dialogues; until `close`.
+
+        Raises:
+            InputError: there is no such run, or another process writes to it now.
+        """
+        if self._look() is None:
+            hint = "Make it first (duologue generate RUN.toml), or mend run.out and run.name."
+            raise self._error("there is no run here", hint)
+        self._lock.take()
+        return self
 
     def beat(self) -> None:
         """Show that this run lives; every half minute (needed only where the lock is a file)."""
@@ -201,6 +213,10 @@ class RunFolder:
             failure = error if isinstance(error, OSError) else OSError(str(error))
             raise storage_error(failure, self.folder.path) from error
         return found
+
+    def _spoken(self) -> bool:
+        """Return whether a turn or a dialogue is on disk."""
+        return any(folder.names("", SUFFIX) for folder in (self.log(), self.dialogues()))
 
     def _refuse(self, old: Mapping[str, Any], content: Mapping[str, Any]) -> None:
         version = old.get("schema_version")

@@ -129,7 +129,7 @@ def test_harmless_changes_resume_and_are_noted(
 def test_what_would_be_said_may_not_change(
     tmp_path: Path, domain: FakeDomain, changes: dict[str, Any], said: str
 ) -> None:
-    opened(tmp_path, domain)
+    opened(tmp_path, domain).log().write_bytes("turns-a.parquet", b"x")
     before = (tmp_path / "demo" / "run.json").read_bytes()
     with pytest.raises(InputError) as caught:
         opened(tmp_path, domain, **changes)
@@ -139,10 +139,20 @@ def test_what_would_be_said_may_not_change(
     assert (tmp_path / "demo" / "run.json").read_bytes() == before
 
 
-def test_every_changed_key_is_named_and_the_domain_is_one(
+def test_a_run_that_failed_before_its_first_turn_binds_nobody(
     tmp_path: Path, domain: FakeDomain
 ) -> None:
     opened(tmp_path, domain)
+    (domain.folder / "domain.yaml").write_text("domain: mended\n")
+    folder = opened(tmp_path, FakeDomain(domain.folder, digest="d2"), run__seed=1)
+    assert (folder.manifest() or {})["seed"] == 1
+    assert b"mended" in folder.folder.child("domain").read_bytes("domain.yaml")
+
+
+def test_every_changed_key_is_named_and_the_domain_is_one(
+    tmp_path: Path, domain: FakeDomain
+) -> None:
+    opened(tmp_path, domain).dialogues().write_bytes("part-a.parquet", b"x")
     other = FakeDomain(domain.folder, digest="d2")
     with pytest.raises(InputError) as caught:
         opened(tmp_path, other, run__seed=1)
