@@ -14,7 +14,7 @@ marks is the template's and the others' text. What a template cannot take is rew
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ from jinja2 import TemplateError
 
 from specs.errors import Finding, InputError, Where
 from trainer.agent_format import ChatMessage, pieces
+from trainer.segments import Segment, SegmentTokenizer, first_mark, marks_of
 
 OPENING = "(The conversation starts.)"
 """What a user says before an agent that opens, where a template wants the user to speak first."""
@@ -88,10 +89,6 @@ class Fitted:
         return "".join(text for text, _ in self.parts)
 
 
-Segment = tuple[str, bool, bool]
-"""A stretch that is tokenized by itself: text, trained, written by the agent."""
-
-
 class ChatEncoder:
     """Encodes chats with a tokenizer and its chat template.
 
@@ -111,17 +108,16 @@ class ChatEncoder:
         """
         self.tokenizer = tokenizer
         self.template: str = _template(tokenizer)
-        self._first = ""
-        if self.template is PLAIN_TEMPLATE:
-            self._first = _bos(tokenizer)
-        self._marks = _marks(tokenizer)
-        self._glue = not _joins(tokenizer)
+        self._first = first_mark(tokenizer) if self.template is PLAIN_TEMPLATE else ""
+        self._tokens = SegmentTokenizer(tokenizer)
+        self._marks = marks_of(tokenizer)
         if not self._takes("user", "assistant", "user"):
             raise self._refused("it cannot render a chat of user and assistant")
         self.takes_system = self._takes("system", "user", "assistant", "user")
         self.takes_tool = self._takes("user", "assistant", "tool", "assistant", "user")
         system = ("system",) if self.takes_system else ()
-        self.takes_opening = self._takes(*system, "assistant", "user", "assistant", "user")
+        opening = (*system, "assistant", "user", "assistant", "user")
+        self.takes_opening = self._takes(*opening) and (not system or self._takes("system"))
         self._asks, self._header, self._lead = self._generation()
         self.end = self._ending()
         self.stops: tuple[int, ...] = tuple(
@@ -146,8 +142,8 @@ class ChatEncoder:
             return Encoded([], [])
         gaps = self._gaps([*fitted, _plain("user", USER)], ask=False)
         segments = list(self._segments(fitted, gaps[:-1]))
-        segments.append((self.end, _last(fitted[-1]), False))
-        return self._tokenized(segments)
+        segments.append(Segment(self.end, _last(fitted[-1])))
+        return self._encoded(segments)
 
     def prompt(self, messages: Sequence[ChatMessage], prefix: str = "") -> list[int]:
         """Return the ids before the agent writes its next message.
@@ -171,8 +167,8 @@ class ChatEncoder:
         segments = list(self._segments(before, gaps))
         begun = last.parts[:-1]
         if begun:
-            segments += _led(self._lead, [(text, trained, True) for text, trained in begun])
-        return self._tokenized(segments).ids
+            segments += _words(self._lead, begun)
+        return self._encoded(segments).ids
 
     def fit(self, messages: Sequence[ChatMessage], cut: int = 0) -> list[Fitted]:
         """Return the messages as the template can take them.
@@ -298,68 +294,27 @@ class ChatEncoder:
         return [*gaps, text]
 
     def _segments(self, chat: Sequence[Fitted], gaps: Sequence[str]) -> Iterator[Segment]:
-        """Yield the stretches of a chat; one gap more than assistant's messages is wanted, or none.
-
-        Behind the last message there may be a gap or not.
-        """
+        """Yield the stretches of a chat: each gap, and the agent's message behind it, if any."""
         written = [one for one in chat if one.role == "assistant"]
         for place, gap in enumerate(gaps):
-            ended = place > 0 and gap.startswith(self.end)
-            if ended:
-                yield self.end, _last(written[place - 1]), False
+            if place and gap.startswith(self.end):
+                yield Segment(self.end, _last(written[place - 1]))
                 gap = gap[len(self.end) :]
-            following = place < len(written)
-            led = following and bool(self._lead) and gap.endswith(self._lead)
-            yield gap.removesuffix(self._lead) if led else gap, False, False
-            if following:
-                parts = [(text, trained, True) for text, trained in written[place].parts]
-                yield from _led(self._lead if led else "", parts)
+            if place == len(written):
+                yield Segment(gap)
+                continue
+            lead = self._lead if gap.endswith(self._lead) else ""
+            yield Segment(gap.removesuffix(lead))
+            yield from _words(lead, written[place].parts)
 
-    # -- tokens
-
-    def _tokenized(self, segments: Sequence[Segment]) -> Encoded:
-        kept = [segment for segment in segments if segment[0]]
+    def _encoded(self, segments: Sequence[Segment]) -> Encoded:
+        kept = [segment for segment in segments if segment.text]
         ids: list[int] = []
         mask: list[bool] = []
-        for number, (found, (_, trained, _)) in enumerate(zip(self._ids(kept), kept, strict=True)):
+        for found, segment in zip(self._tokens.ids(kept), kept, strict=True):
+            mask += [segment.trained and bool(ids)] * len(found)
             ids += found
-            mask += [trained and number > 0] * len(found)
         return Encoded(ids, mask)
-
-    def _ids(self, segments: Sequence[Segment]) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in segments]
-        for written in (False, True):
-            places = [place for place, one in enumerate(segments) if one[2] is written]
-            if not places:
-                continue
-            texts = [segments[place][0] for place in places]
-            # What the agent wrote is words: a mark of the template among them is spelled out.
-            many = self._many(texts, written, [place == 0 for place in places])
-            for place, ids in zip(places, many, strict=True):
-                found[place] = ids
-        return found
-
-    def _many(self, texts: list[str], split: bool, first: list[bool]) -> list[list[int]]:
-        if not self._glue:
-            return self._plainly(texts, split)
-        # This tokenizer puts a blank before whatever it is given: the line's end before takes it.
-        anchored = self._plainly([f"\n{text}" for text in texts], split)
-        (anchor,) = self._plainly(["\n"], split)
-        alone = self._plainly(texts, split)
-        return [
-            one[len(anchor) :] if one[: len(anchor)] == anchor and not begins else bare
-            for one, bare, begins in zip(anchored, alone, first, strict=True)
-        ]
-
-    def _plainly(self, texts: list[str], split: bool) -> list[list[int]]:
-        found = self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=split,
-            return_attention_mask=False,
-        )
-        ids: list[list[int]] = found["input_ids"]
-        return ids
 
     def _refused(self, reason: str) -> InputError:
         name = getattr(self.tokenizer, "name_or_path", "") or "the tokenizer"
@@ -437,10 +392,11 @@ def _split(
         yield message, tuple((part, trained) for part in parts if part)
 
 
-def _led(lead: str, parts: Sequence[Segment]) -> list[Segment]:
-    """Return an assistant's parts, the first with what the template puts before the words."""
-    (text, trained, written), *rest = parts
-    return [(lead + text, trained, written), *rest]
+def _words(lead: str, parts: Sequence[tuple[str, bool]]) -> list[Segment]:
+    """Return what the agent wrote, with what it has to write before it."""
+    found = [Segment(text, trained, written=True) for text, trained in parts]
+    found[0] = replace(found[0], text=lead + found[0].text)
+    return found
 
 
 def _last(message: Fitted) -> bool:
@@ -466,9 +422,6 @@ def _plain(role: str, content: str) -> Fitted:
     return Fitted(role, ((content, False),))
 
 
-# -- tokenizers
-
-
 def _template(tokenizer: Any) -> str:
     if not getattr(tokenizer, "chat_template", None):
         return PLAIN_TEMPLATE
@@ -478,24 +431,3 @@ def _template(tokenizer: Any) -> str:
         message = f"its chat template cannot be used: {error}"
         raise InputError([Finding(Where(str(tokenizer.name_or_path)), message, "")]) from None
     return found
-
-
-def _bos(tokenizer: Any) -> str:
-    """Return the mark that the tokenizer itself puts first, for a template that has none."""
-    ids = tokenizer("a")["input_ids"]
-    starts = tokenizer.bos_token is not None and ids[:1] == [tokenizer.bos_token_id]
-    return str(tokenizer.bos_token) if starts else ""
-
-
-def _marks(tokenizer: Any) -> list[str]:
-    """Return the tokens that text is never cut into by itself (`<|im_end|>`, `</s>`)."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return sorted({*tokenizer.all_special_tokens, *(str(token) for token in added.values())})
-
-
-def _joins(tokenizer: Any) -> bool:
-    """Whether texts tokenized one by one make the same text together (no blank is put before)."""
-    ids = [
-        id_ for text in ("a", "b") for id_ in tokenizer(text, add_special_tokens=False)["input_ids"]
-    ]
-    return bool(tokenizer.decode(ids) == "ab")
