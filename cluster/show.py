@@ -11,7 +11,6 @@ import random
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specs.errors import DuologueError, Finding, InputError, Where
@@ -334,18 +333,9 @@ def show(
     """Print a dialogue of a run, which is named by its folder or by its run file."""
     from rich.console import Console
 
-    from cluster.run_folder import RunFolder
+    from cluster.made import find_run
 
-    if "://" not in run and Path(run).is_file():
-        from specs.run_file import load
-
-        data = load(run, settings).run
-        folder = RunFolder(data.out, data.name)
-    else:
-        folder = RunFolder.at(run)
-    if folder.manifest() is None:
-        hint = "Give a run's folder, such as runs/demo, or its run file; `generate` makes the run."
-        raise InputError([Finding(Where(folder.folder.path), "holds no run", hint)])
+    folder = find_run(run, settings)
     which: int | str = "random" if random_ else ("first" if index is None else index)
     dialogue = find_dialogue(folder, which)
     exact = _exact_prompts(folder, dialogue) if prompts else {}
@@ -359,21 +349,15 @@ def _exact_prompts(run: RunFolder, dialogue: Dialogue) -> dict[int, str]:
     import click
 
     from actors.reenact import exact_prompts
-    from specs.loader import open_domain
-    from specs.plan import PlanSource
-    from specs.run_file import validate
+    from cluster.made import read_made
+    from specs.replay import source_of
 
-    manifest = run.manifest() or {}
-    made = validate(manifest.get("run_file", {}), run.folder.file("run.json"))
-    place = run.folder.child("domain").path if run.folder.local else made.domain.path
-    corpus, personas = (p and Path(p) for p in (made.domain.corpus, made.domain.personas))
-    source = PlanSource(made.run.seed, made.policy.kind, made.policy.arm, dialogue.round)
-    roles: dict[Side, str] = {"user": made.roles.user, "agent": made.roles.agent}
-    profiles = {side: made.engines[name].profile for side, name in roles.items()}
+    made = read_made(run)
+    source = source_of(dialogue, made.run.run.seed)
+    roles: dict[Side, str] = {"user": made.run.roles.user, "agent": made.run.roles.agent}
+    profiles = {side: made.run.engines[name].profile for side, name in roles.items()}
     try:
-        domain = open_domain(place, corpus or None, personas or None)
-        if domain.digest != dialogue.domain_digest:
-            raise DuologueError("the domain is not what it was")
+        domain = made.place.open()
         return asyncio.run(exact_prompts(dialogue, domain, source, profiles))
     except DuologueError as error:
         click.echo(f"warning: the exact prompts cannot be rendered again: {error}", err=True)

@@ -140,9 +140,16 @@ def agent_messages(dialogue: Dialogue, domain: Domain, source: PlanSource) -> li
         ReplayError: when the record cannot be followed along the domain.
         ExpressionError: when what a state speaks from cannot be evaluated.
     """
+    return replayed_messages(dialogue, domain, replay(dialogue, domain, source))
+
+
+def replayed_messages(
+    dialogue: Dialogue, domain: Domain, turns: Iterable[Replayed]
+) -> list[ChatMessage]:
+    """Return the chat of a dialogue that is played again already; see `agent_messages`."""
     messages = [ChatMessage("system", system_message(agent_card(domain)))]
     heard: Replayed | None = None
-    for replayed in replay(dialogue, domain, source):
+    for replayed in turns:
         if replayed.turn.role == "user":
             heard = replayed
             messages.append(ChatMessage("user", replayed.turn.text))

@@ -47,20 +47,27 @@ class Finding(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Gauges:
-    """What is asked of each dialogue.
+class Examined:
+    """What there is to know of one dialogue.
 
     Attributes:
-        names: of the measures, in their order.
-        measure: the figures by name; None where a dialogue has no such figure.
-        inconsistencies: what is wrong with it.
-        messages: the training messages; raises DuologueError where a record cannot be followed.
+        findings: what is wrong with it.
+        measures: its figures by name; None where it has no such figure.
+        messages: makes its training messages; raises DuologueError where the record cannot be
+            followed.
     """
 
+    findings: Sequence[Finding]
+    measures: Mapping[str, float | None]
+    messages: Callable[[], Sequence[ChatMessage]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is asked of each dialogue; `names` are those of the measures, in their order."""
+
     names: tuple[str, ...]
-    measure: Callable[[Dialogue], Mapping[str, float | None]]
-    inconsistencies: Callable[[Dialogue], Sequence[Finding]]
-    messages: Callable[[Dialogue], Sequence[ChatMessage]]
+    examine: Callable[[Dialogue], Examined]
 
 
 @cache
@@ -116,14 +123,14 @@ def _dialogues(folder: Folder, part: str) -> Iterator[Dialogue]:
 
 def measured_row(dialogue: Dialogue, gauges: Gauges, rules: Sequence[Filter]) -> dict[str, Any]:
     """Return the row of one dialogue."""
-    measures = gauges.measure(dialogue)
-    findings = gauges.inconsistencies(dialogue)
+    examined = gauges.examine(dialogue)
+    findings, measures = examined.findings, examined.measures
     facts = Facts(dialogue.stop_reason.value, [one.kind for one in findings], measures)
     messages: Sequence[ChatMessage] = ()
     unusable = ""
     if not never_kept(rules, facts):
         try:
-            messages = gauges.messages(dialogue)
+            messages = examined.messages()
             unusable = "" if any(m.train for m in messages) else "the agent says nothing"
         except DuologueError as error:
             unusable = str(error)

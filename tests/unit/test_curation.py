@@ -22,7 +22,7 @@ from trainer.agent_format import ChatMessage
 from trainer.curated import Curated, NothingKept, Task, existing, further
 from trainer.curation import curate
 from trainer.measured import Instruments
-from trainer.measuring import Gauges
+from trainer.measuring import Examined, Gauges
 from trainer.vectors import VectorFile, Vectors, chunks, embedded
 
 RULES = (Filter(kind="ended"), Filter(kind="consistent"))
@@ -55,12 +55,10 @@ class SameText:
         return None if earlier == walk_id else f"like {earlier}"
 
 
-def figures(dialogue: Dialogue) -> Mapping[str, float | None]:
-    return {"turns": float(len(dialogue.turns)), "worth": dialogue.index / 10}
-
-
-def oddities(dialogue: Dialogue) -> list[Oddity]:
-    return [Oddity("off_path", 1)] * 2 if dialogue.goal == "odd" else []
+def examine(dialogue: Dialogue) -> Examined:
+    odd = [Oddity("off_path", 1)] * 2 if dialogue.goal == "odd" else []
+    measures = {"turns": float(len(dialogue.turns)), "worth": dialogue.index / 10}
+    return Examined(odd, measures, lambda: said(dialogue))
 
 
 def said(dialogue: Dialogue) -> list[ChatMessage]:
@@ -74,7 +72,7 @@ def said(dialogue: Dialogue) -> list[ChatMessage]:
 
 
 def tools(**more: Any) -> Instruments:
-    gauges = Gauges(("turns", "worth"), figures, oddities, said)
+    gauges = Gauges(("turns", "worth"), examine)
     return Instruments(gauges, Words, lambda rule: SameText(), {"domain": "recipe"}, **more)
 
 

@@ -79,7 +79,7 @@ def test_a_random_share_depends_on_seed_and_identity_alone() -> None:
 
 
 def test_balance_keeps_what_is_rare() -> None:
-    intents = dict.fromkeys(range(30), ("common",))
+    intents: dict[int, tuple[str, ...]] = dict.fromkeys(range(30), ("common",))
     intents |= {30: ("common", "rare"), 31: ("rare",), 32: ("middle",), 33: ("middle",)}
     rows = table(*[(0.5, 1.0)] * 34, intents=intents)
     decision = decide(Filter(kind="balance", most=2), 0, rows, np.ones(34, np.bool_), 0, none_alike)
