@@ -115,6 +115,31 @@ def generate(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
     command(load(run_file, settings), fresh)
 
 
+@cli.command()
+@_run_options
+@click.option("--fresh", is_flag=True, help="Do it again, even where nothing has changed.")
+def curate(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
+    """Measure and filter the dialogues of RUN_FILE, and make training examples of them."""
+    from cluster.curate import command
+    from specs.run_file import load
+
+    command(load(run_file, settings), fresh)
+
+
+@cli.command()
+@click.argument("run")
+@click.option(
+    "--to", "form", type=click.Choice(["trl", "sharegpt", "openai"]), required=True, help="Form."
+)
+@click.option("--out", required=True, metavar="FOLDER", help="A new folder, or an export's.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
+def export(run: str, form: str, out: str, settings: Sequence[str]) -> None:
+    """Write the curated examples of RUN (its folder, or its run file) as JSONL, with a card."""
+    from cluster.export import export as command
+
+    command(run, tuple(settings), form, out)
+
+
 @cli.command("show")
 @click.argument("run")
 @click.option("--index", default=None, type=int, help="Which dialogue.")
