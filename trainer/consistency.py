@@ -2,9 +2,9 @@
 
 Published sets of simulated dialogues choose items that were never shown or stood elsewhere, open
 utterances like lists, and end on the user's turn. Invariants: every finding follows from the record
-and the domain alone; a model's words and a person's references are judged alike, but for loops,
-which a document may hold; nothing depends on a script, or on a language but for the set phrases and
-number words that `specs.checks` knows.
+and the domain alone; a model's words and a person's references are judged alike, but for what tells
+that a model has lost its way; nothing depends on a script, or on a language but for the set phrases
+and number words that `specs.checks` knows.
 """
 
 from __future__ import annotations
@@ -298,6 +298,10 @@ def _said(slot: Slot, replayed: Replayed, spoken: Utterance) -> bool:
 _ANNOUNCES = re.compile(r"\s*(?:(?:sure|certainly|of course|absolutely)[,!.:]*\s+)?here\b")
 
 
+_MODELS_FAILURES = frozenset({"loop", "run on"})
+"""What a model does that loses its way; a document may well hold it, in a person's sentence."""
+
+
 def _words(followed: Followed) -> Iterator[Inconsistency]:
     """Look for what no person says, and for what was said before."""
     domain = followed.domain
@@ -305,8 +309,7 @@ def _words(followed: Followed) -> Iterator[Inconsistency]:
     said: Counter[tuple[str, tuple[str, ...]]] = Counter()
     for turn in followed.dialogue.turns:
         cause = boilerplate(Utterance(turn.text, names=names))
-        # A person's sentence about a document that says the same many times is no loop.
-        if cause and (cause != "loop" or turn.source != "reference"):
+        if cause and not (turn.source == "reference" and cause in _MODELS_FAILURES):
             yield Inconsistency(
                 _kind_of(cause, turn.text), turn.index, f"{cause}: {turn.text[:60]}"
             )

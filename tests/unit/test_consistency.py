@@ -221,6 +221,15 @@ def test_words_that_no_person_says(text: str, kind: str) -> None:
     assert (one.kind, one.turn) == (kind, index)
 
 
+@pytest.mark.parametrize(
+    "text", ["Mint at tea.example, that is all", "A cup of tea, a cup of tea, a cup of tea."]
+)
+def test_a_document_may_hold_what_a_model_must_not_say(text: str) -> None:
+    dialogue, index = with_(lambda turn: turn.state == "bye")
+    assert kinds(changed(dialogue, index, text=text, source="reference")) == []
+    assert kinds(changed(dialogue, index, text=text, source="model")) == ["boilerplate"]
+
+
 def test_plain_words_are_no_list() -> None:
     dialogue, index = with_(lambda turn: turn.state == "bye")
     for text in (
