@@ -162,7 +162,9 @@ def findings(rules: Sequence[Filter], names: Iterable[str], judged: bool) -> lis
 
 
 def _wrong(rule: Filter, known: Sequence[str], judged: bool) -> Iterable[str]:
-    given = rule.model_fields_set - {"kind"}
+    # A resolved run file names every key: what counts is what differs from the default.
+    blank = Filter(kind=rule.kind)
+    given = {key for key in Filter.model_fields if getattr(rule, key) != getattr(blank, key)}
     needed = _NEEDS.get(rule.kind, ())
     for key in needed:
         if getattr(rule, key) is None:

@@ -159,3 +159,5 @@ def test_filters_as_they_should_be_are_not_refused() -> None:
         Filter(kind="judge", min=3, max=5),
     ]
     assert findings(rules, NAMES, judged=True) == []
+    resolved = [Filter.model_validate_json(rule.model_dump_json()) for rule in rules]
+    assert findings(resolved, NAMES, judged=True) == []
