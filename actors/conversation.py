@@ -22,6 +22,7 @@ from specs.domain import Domain, Edge, RoleCard, Side, Speech
 from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan, PlanSource
 from specs.records import Dialogue, StopReason, Turn, dump_json
+from specs.replay import recorded_results
 from specs.scene import Calling, CallResult, Moves, Scene
 from specs.words import Vocabulary, words
 
@@ -274,18 +275,6 @@ def _call_record(calling: Calling, result: CallResult) -> dict[str, Any]:
         "scores": result.scores,
         "value": result.value,
     }
-
-
-def recorded_results(turn: Turn) -> list[CallResult]:
-    """Return the results of all calls that were made before an agent's turn, in order."""
-    if turn.routing and "calls" in turn.routing:
-        return [
-            CallResult(tuple(call["ids"]), tuple(call["scores"]), call["value"])
-            for call in turn.routing["calls"]
-        ]
-    if turn.call is None:
-        return []
-    return [CallResult(turn.result_ids, turn.result_scores, turn.result)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from actors.conversation import Cast, Conversation, recorded_results
+from actors.conversation import Cast, Conversation
 from actors.prompts import render
 from actors.seat import Seat
 from actors.single_prompt import SinglePrompt
@@ -20,6 +20,7 @@ from specs.engine import Answer, EngineInfo, Request
 from specs.errors import DuologueError
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, Turn
+from specs.replay import recorded_results
 from specs.run_file import Profile
 from specs.scene import Calling, CallResult, Scene
 from specs.seeds import digest
