@@ -182,7 +182,8 @@ class Filter(_Section):
     """One filter of a curation; they apply in their order, each to what the one before kept.
 
     Attributes:
-        measure: `threshold`, `top`: a column of the measures (`trainer.measures`).
+        measure: `threshold`, `top`: a column of the measures (`trainer.measures`); `top` keeps
+            the highest values, or, with a `-` before the name, the lowest.
         min, max: `threshold`: bounds, both included; `judge`: the least rating.
         share: `top`, `random`: the share of dialogues kept, in (0, 1].
         most: `balance`: the most dialogues in which any one intent may be over-represented, as a

@@ -13,8 +13,8 @@ from specs.parts import read_batches
 from specs.run_file import Filter
 from trainer.curated import Task
 from trainer.filters import JUDGE, Decision, Facts, Mask, Table
+from trainer.measures import OWN
 from trainer.measuring import Gauges, measured_name, measured_schema
-from trainer.preference import OWN
 from trainer.split import Split
 from trainer.vectors import Embed, VectorFile, Vectors, embedded
 

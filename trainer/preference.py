@@ -12,9 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from trainer.agent_format import ChatMessage, pieces
-
-OWN = ("model", "repair")
-"""Sources that are the model's own words."""
+from trainer.measures import OWN
 
 
 @dataclass(frozen=True, slots=True)
