@@ -127,6 +127,31 @@ def curate(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
 
 
 @cli.command()
+@_run_options
+@click.option("--fresh", is_flag=True, help="Train anew, not from the last checkpoint.")
+def train(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
+    """Fine-tune an adapter on the training examples of RUN_FILE's run."""
+    from cluster.train import command
+    from specs.run_file import load
+
+    command(load(run_file, settings), fresh)
+
+
+@cli.command()
+@_run_options
+@click.option(
+    "--data", metavar="PATH", help="Dialogues in the curated format in place of the test split."
+)
+@click.option("--fresh", is_flag=True, help="Ask every system again.")
+def evaluate(run_file: Path, settings: Sequence[str], data: str | None, fresh: bool) -> None:
+    """Measure the adapter of RUN_FILE, and its opponents, on dialogues that it never saw."""
+    from cluster.evaluate import command
+    from specs.run_file import load
+
+    command(load(run_file, settings), fresh, data)
+
+
+@cli.command()
 @click.argument("run")
 @click.option(
     "--to", "form", type=click.Choice(["trl", "sharegpt", "openai"]), required=True, help="Form."
@@ -177,8 +202,22 @@ def show_dialogue(
     type=click.IntRange(min=0),
     help="Which plan to play.",
 )
-def play(path: str, side: str, run_file: str, settings: Sequence[str], index: int) -> None:
+@click.option(
+    "--adapter",
+    metavar="FOLDER",
+    help="Talk to this trained adapter (or that of this run's folder): it calls its tools.",
+)
+def play(
+    path: str, side: str, run_file: str, settings: Sequence[str], index: int, adapter: str | None
+) -> None:
     """Take one side yourself, against the model, in the domain at PATH."""
+    if adapter is not None:
+        from cluster.play_adapter import play_adapter
+
+        if side == "agent":
+            raise InputError("--as agent: an adapter plays the agent; you are the user")
+        play_adapter(path, adapter, run_file, tuple(settings), index)
+        return
     from cluster.play import play as command
 
     command(path, side, run_file, tuple(settings), index)

@@ -46,11 +46,10 @@ def play(path: str, side: str, run_file: str, settings: Sequence[str], index: in
         DuologueError: when the engine or the documents fail.
     """
     person: Side = "agent" if side == "agent" else "user"
-    run = load(_found(run_file), settings)
-    domain = _domain(path, run)
+    run, domain = open_played(path, run_file, settings)
     plan = make_plan(domain, PlanSource(run.run.seed, arm=run.policy.arm), index)
     _introduce(domain, plan, person)
-    _line_editing()
+    line_editing()
     try:
         dialogue = asyncio.run(_play(run, domain, plan, person))
     except Quit:
@@ -58,6 +57,12 @@ def play(path: str, side: str, run_file: str, settings: Sequence[str], index: in
         return
     end = dialogue.stop_reason.value + (f": {plain(dialogue.error)}" if dialogue.error else "")
     click.echo(f"({end}; {len(dialogue.turns)} turns)")
+
+
+def open_played(path: str, run_file: str, settings: Sequence[str]) -> tuple[RunFile, Domain]:
+    """Return a run file and the domain that is played; raises InputError."""
+    run = load(_found(run_file), settings)
+    return run, _domain(path, run)
 
 
 def _found(run_file: str) -> Path:
@@ -91,7 +96,8 @@ def _introduce(domain: Domain, plan: Plan, person: Side) -> None:
     click.echo("/help lists the commands\n")
 
 
-def _line_editing() -> None:
+def line_editing() -> None:
+    """Give the terminal's lines editing and a history, where Python can."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - its import gives `input` line editing and a history
 
@@ -122,13 +128,13 @@ async def _play(run: RunFile, domain: Domain, plan: Plan, person: Side) -> Dialo
     model: Side = "agent" if person == "user" else "user"
     names = {"user": domain.user.name, "agent": domain.agent.name}
     taker = Person(names[person])
-    async with _seat(run, model, taker.noted) as seat, _retriever(run, domain) as retriever:
+    async with _seat(run, model, taker.noted) as seat, retriever(run, domain) as documents:
         cast = Cast(
             domain=domain,
             source=PlanSource(run.run.seed, arm=run.policy.arm),
             run=NAME,
             seats={"user": seat, "agent": seat},
-            caller=ToolCaller(domain, retriever),
+            caller=ToolCaller(domain, documents),
             max_turns=run.policy.max_turns or domain.max_turns,
             people={person: taker},
         )
@@ -164,9 +170,10 @@ async def _seat(run: RunFile, side: Side, noted: Noted) -> AsyncIterator[Seat]:
 
 
 @contextlib.asynccontextmanager
-async def _retriever(run: RunFile, domain: Domain) -> AsyncIterator[LocalRetriever]:
-    retriever = LocalRetriever(Corpus.of(domain.documents), run.retrieval)
+async def retriever(run: RunFile, domain: Domain) -> AsyncIterator[LocalRetriever]:
+    """Yield what a domain's documents are searched with in this process."""
+    local = LocalRetriever(Corpus.of(domain.documents), run.retrieval)
     try:
-        yield retriever
+        yield local
     finally:
-        await retriever.stop()
+        await local.stop()

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from specs.errors import Finding, InputError, Where
+from specs.presets import PRESETS
 
 
 class _Section(BaseModel):
@@ -231,11 +232,25 @@ class TrainSection(_Section):
         preset: settings of a published recipe, which the other keys of this table override.
         model: the base model, named as an engine's is; None for the agent's engine's model.
         method: `qlora` (4-bit NF4 base), `lora` (base as it is) or `full`.
+        targets: the layers that adapters are put on: `all-linear`, names, or a regular expression.
+        warmup: share of the steps.
+        epochs: passes over the train split; may be a fraction.
+        max_steps: the most optimizer steps; None for what the epochs need.
+        batch: sequences of one worker's forward pass.
+        accumulate: forward passes of an optimizer step.
         window: tokens of one training sequence.
         packing: put several dialogues into a sequence, with masks that keep them apart.
-        workers, gpus_per_worker: of Ray Train.
+        patience: evaluations without a lower validation loss after which training stops; the
+            adapter is then the one of the lowest. None to train to the end and take the last.
+        checkpoint_steps: optimizer steps from a checkpoint, and a validation loss, to the next.
+        gradient_checkpointing: compute activations twice to save memory; None for where there are
+            GPUs.
+        workers, gpus_per_worker: of Ray Train; None for one GPU each where the cluster has any.
         gpus: `shared`: training takes over the engines' GPUs after they have stopped; `own`: it
             has its own beside theirs.
+        retries: how often training goes on from the last checkpoint after a worker has failed.
+        merge: write the merged model too.
+        report_to: integrations of transformers' Trainer, such as `tensorboard`.
         trainer: further arguments of transformers' TrainingArguments, as they are.
     """
 
@@ -259,26 +274,51 @@ class TrainSection(_Section):
     packing: bool = True
     patience: Annotated[int, Field(ge=1)] | None = None
     checkpoint_steps: Annotated[int, Field(ge=1)] = 20
+    gradient_checkpointing: bool | None = None
     workers: Annotated[int, Field(ge=1)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     gpus: Literal["shared", "own"] = "shared"
+    retries: Annotated[int, Field(ge=0)] = 3
     merge: bool = False
     seed: int = 0
     report_to: tuple[str, ...] = ()
     trainer: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        # Filled in here, so that run.json holds what was meant even when a preset changes later.
+        if not isinstance(data, Mapping):
+            return data
+        return {**PRESETS.get(str(data.get("preset")), {}), **data}
+
+
+class TokenLimits(_Section):
+    """The most tokens of each piece that the agent writes (`trainer.agent_format`)."""
+
+    understanding: Annotated[int, Field(ge=8)] = 96
+    call: Annotated[int, Field(ge=8)] = 96
+    answer: Annotated[int, Field(ge=8)] = 160
 
 
 class EvaluateSection(_Section):
     """What the adapter is measured on and against.
 
     Attributes:
+        engine: whose settings (window, cores, GPUs ...) the base model is served with; None for the
+            agent's engine, or the first vllm engine where that is none.
         examples: few-shot dialogue turns that the untuned model is shown.
         turns: the most user turns of the test split that are asked; None for all.
         opponents: beside the adapter.
         arm: the folder of the run whose adapter was trained on `single_prompt` dialogues.
+        judge: the engine that rates answers from 1 to 5; None for no ratings.
         resamples: of the bootstrap over dialogues.
+        window: tokens of prompt and answer together; None for the engine's.
+        embedding: of the answers' similarity; None for the one of `retrieval`.
+        seed: of the turns asked, the examples shown and the bootstrap; decoding is greedy.
     """
 
+    engine: str | None = None
     examples: Annotated[int, Field(ge=0)] = 8
     turns: Annotated[int, Field(ge=1)] | None = None
     opponents: tuple[Literal["untuned", "majority", "bigram"], ...] = (
@@ -289,8 +329,9 @@ class EvaluateSection(_Section):
     arm: str | None = None
     judge: str | None = None
     resamples: Annotated[int, Field(ge=100)] = 1000
-    max_tokens: Annotated[int, Field(ge=16)] = 160
+    max_tokens: TokenLimits = TokenLimits()
     window: Annotated[int, Field(ge=128)] | None = None
+    embedding: str | None = None
     seed: int = 0
 
 

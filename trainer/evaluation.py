@@ -23,8 +23,10 @@ from trainer.agent_format import (
     PieceKind,
     pieces,
 )
+from trainer.chat_template import OPENING
 
-Ask = Callable[[Request], Awaitable[Answer]]
+Ask = Callable[[Request, str], Awaitable[Answer]]
+"""Answers a request of a dialogue (`actors.engines.client.EngineClient.ask`)."""
 
 LINE_KINDS = ("understanding", "call")
 """Pieces that end with their line."""
@@ -33,7 +35,6 @@ EXAMPLES_NOTE = (
     "The first {count} turns below are examples from other conversations; the conversation itself "
     "begins after them."
 )
-OPENING = "(The conversation starts.)"
 
 
 class Encoder(Protocol):
@@ -94,9 +95,10 @@ def tasks(dialogues: Iterable[ChatDialogue]) -> Iterator[Task]:
 
 
 def chosen(dialogues: Sequence[ChatDialogue], turns: int | None, seed: int) -> list[ChatDialogue]:
-    """Return whole dialogues with about `turns` of the user's turns, drawn by `seed`; all for None.
+    """Return whole dialogues with at most `turns` of the user's turns, drawn by `seed`.
 
-    At least one dialogue is returned; the order is that of the file.
+    They are drawn until the next one would be too much (to look for one that fits would favour
+    short dialogues), one at least; all for None. The order is that of the file.
     """
     if turns is None:
         return list(dialogues)
@@ -105,7 +107,7 @@ def chosen(dialogues: Sequence[ChatDialogue], turns: int | None, seed: int) -> l
     count = 0
     for place in drawn:
         if taken and count + dialogues[place].user_turns > turns:
-            continue
+            break
         taken.append(place)
         count += dialogues[place].user_turns
     return [dialogues[place] for place in sorted(taken)]
@@ -170,27 +172,34 @@ class Prompts:
     cut: int = 0
     dropped: int = 0
 
-    def tokens(self, task: Task, max_tokens: int) -> list[int] | None:
-        """Return a task's prompt; None when not even its last turn fits beside `max_tokens`."""
-        head, turns = split_turns(task.before)
+    def tokens(
+        self, before: Sequence[ChatMessage], prefix: str, max_tokens: int
+    ) -> list[int] | None:
+        """Return a prompt; None when not even the last turn fits beside `max_tokens`.
+
+        Args:
+            before: the messages before the agent's.
+            prefix: what the agent has written of its message.
+        """
+        head, turns = split_turns(before)
         fewer = len(self.examples)
         while True:
-            found = self._fitting(task, head, turns, self.examples[:fewer], max_tokens)
+            found = self._fitting(head, turns, prefix, self.examples[:fewer], max_tokens)
             if found is not None or not fewer:
                 return found
             fewer //= 2
 
     def _fitting(
         self,
-        task: Task,
         head: Sequence[ChatMessage],
         turns: Sequence[Sequence[ChatMessage]],
+        prefix: str,
         examples: Sequence[Sequence[ChatMessage]],
         max_tokens: int,
     ) -> list[int] | None:
         def ids(drop: int) -> list[int]:
             messages = [*with_examples(head, examples), *_joined(turns[drop:], bool(examples))]
-            return self.encoder.prompt(messages, task.piece.prefix)
+            return self.encoder.prompt(messages, prefix)
 
         def fits(drop: int) -> bool:
             return len(ids(drop)) + max_tokens <= self.window
@@ -252,6 +261,12 @@ class Limits:
     deadline_s: float = 120.0
 
 
+def greedy(kind: PieceKind, max_tokens: int, schema: str | None = None) -> Sampling:
+    """Return how a piece is decoded: the likeliest words, to the line's end where it is a line."""
+    stop = ("\n",) if kind in LINE_KINDS else ()
+    return Sampling(max_tokens=max_tokens, seed=0, temperature=0.0, stop=stop, schema=schema)
+
+
 async def ask_all(
     todo: Iterable[Task],
     system: System,
@@ -291,16 +306,10 @@ async def _ask(
 ) -> Prediction:
     kind = task.piece.kind
     most = limits.max_tokens[kind]
-    tokens = prompts.tokens(task, most)
+    tokens = prompts.tokens(task.before, task.piece.prefix, most)
     if tokens is None:
         return predicted(task, "", "overflow")
-    sampling = Sampling(
-        max_tokens=most,
-        seed=0,
-        temperature=0.0,
-        stop=("\n",) if kind in LINE_KINDS else (),
-        schema=system.schemas.get(kind),
-    )
+    sampling = greedy(kind, most, system.schemas.get(kind))
     answer = await ask(
         Request(
             id=f"{system.name}:{task.id}",
@@ -308,7 +317,8 @@ async def _ask(
             tokens=tuple(tokens),
             deadline_s=limits.deadline_s,
             adapter=system.adapter,
-        )
+        ),
+        task.dialogue.walk_id,
     )
     if answer.failure is not None:
         if not answer.failure.permanent:

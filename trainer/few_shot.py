@@ -6,7 +6,9 @@ Both come from the training split and the agent's card alone, never from the tes
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from specs.domain import SlotType
@@ -25,15 +27,20 @@ def example_turns(
     an intent `seed` draws. A turn is the user's message and all that the agent makes of it.
     """
     by_intent: dict[str, list[tuple[str, tuple[ChatMessage, ...]]]] = {}
+    counts: Counter[str] = Counter()
     for dialogue in dialogues:
         _, turns = split_turns(dialogue.messages)
         for number, turn in enumerate(turns):
             found = turn_intent(turn)
             if found is not None and turn[-1].role == "assistant":
-                key = digest(seed, dialogue.walk_id, number)
-                by_intent.setdefault(found, []).append((key, tuple(turn)))
-    ranked = sorted(by_intent, key=lambda intent: (-len(by_intent[intent]), intent))
-    drawn = {intent: sorted(by_intent[intent], key=lambda one: one[0]) for intent in ranked}
+                counts[found] += 1
+                some = by_intent.setdefault(found, [])
+                some.append((digest(seed, dialogue.walk_id, number), tuple(turn)))
+                if len(some) > 2 * count:  # no more than `count` are ever picked of one intent
+                    some.sort(key=itemgetter(0))
+                    del some[count:]
+    ranked = sorted(by_intent, key=lambda intent: (-counts[intent], intent))
+    drawn = {intent: sorted(by_intent[intent], key=itemgetter(0)) for intent in ranked}
     picked: list[tuple[ChatMessage, ...]] = []
     depth = 0
     while len(picked) < count and any(depth < len(drawn[intent]) for intent in ranked):

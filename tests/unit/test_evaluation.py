@@ -14,12 +14,13 @@ from specs.engine import Answer, Candidate, Failure, Request
 from specs.errors import Unavailable
 from trainer.agent_format import ChatMessage
 from trainer.baselines import Habits, guesses
+from trainer.chat_template import OPENING
 from trainer.evaluation import (
-    OPENING,
     ChatDialogue,
     Limits,
     Prompts,
     System,
+    Task,
     ask_all,
     chosen,
     tasks,
@@ -58,6 +59,10 @@ def read(tokens: Sequence[int]) -> str:
     return "".join(map(chr, tokens))
 
 
+def place(task: Task) -> tuple[Sequence[ChatMessage], str]:
+    return task.before, task.piece.prefix
+
+
 LIMITS = Limits({"understanding": 20, "call": 30, "answer": 40}, at_once=3)
 
 
@@ -69,7 +74,8 @@ class Gold:
         self.requests: list[Request] = []
         self.running = self.most = 0
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request, dialogue: str) -> Answer:
+        assert request.id.split(":")[1] == dialogue
         self.requests.append(request)
         self.running += 1
         self.most = max(self.most, self.running)
@@ -122,10 +128,10 @@ async def test_all_tasks_are_asked_greedily_and_come_back_in_order() -> None:
 
 
 async def test_what_an_engine_refuses_is_wrong_and_what_it_cannot_do_now_is_an_error() -> None:
-    async def refuse(request: Request) -> Answer:
+    async def refuse(request: Request, dialogue: str) -> Answer:
         return Answer(request.id, failure=Failure("refused", "never"))
 
-    async def away(request: Request) -> Answer:
+    async def away(request: Request, dialogue: str) -> Answer:
         return Answer(request.id, failure=Failure("unavailable", "gone"))
 
     prompts = Prompts(Letters(), 9999)
@@ -136,31 +142,31 @@ async def test_what_an_engine_refuses_is_wrong_and_what_it_cannot_do_now_is_an_e
 
 
 def test_a_long_dialogue_loses_its_oldest_turns_and_keeps_the_system_message() -> None:
-    last = list(tasks([DIALOGUE]))[-1]
-    whole = Prompts(Letters(), 9999).tokens(last, 10)
+    last = place(list(tasks([DIALOGUE]))[-1])
+    whole = Prompts(Letters(), 9999).tokens(*last, 10)
     assert whole is not None
     prompts = Prompts(Letters(), len(whole) + 10)
-    assert prompts.tokens(last, 10) == whole
+    assert prompts.tokens(*last, 10) == whole
     tight = Prompts(Letters(), len(whole) + 9)
-    assert read(tight.tokens(last, 10) or []).startswith("<system>Sells tea.<user>Mint?")
+    assert read(tight.tokens(*last, 10) or []).startswith("<system>Sells tea.<user>Mint?")
     assert (tight.cut, tight.dropped) == (1, 1)
     least = "<system>Sells tea.<user>The first.<assistant>" + CHOOSE + "\n"
     tight = Prompts(Letters(), len(least) + 10)
-    assert read(tight.tokens(last, 10) or []) == least
-    assert Prompts(Letters(), len(least) + 9).tokens(last, 10) is None
+    assert read(tight.tokens(*last, 10) or []) == least
+    assert Prompts(Letters(), len(least) + 9).tokens(*last, 10) is None
 
 
 def test_examples_go_before_the_dialogue_and_are_given_up_last() -> None:
     turn = (ChatMessage("user", "Bye"), ChatMessage("assistant", "{}\nBye."))
-    first, *_, last = tasks([DIALOGUE])
+    first, *_, last = map(place, tasks([DIALOGUE]))
     prompts = Prompts(Letters(), 9999, [turn, turn])
-    text = read(prompts.tokens(first, 10) or [])
+    text = read(prompts.tokens(*first, 10) or [])
     assert text.startswith("<system>Sells tea.\nThe first 2 turns below are examples")
-    text = read(prompts.tokens(last, 10) or [])
+    text = read(prompts.tokens(*last, 10) or [])
     assert text.count("<user>Bye<assistant>") == 2
     assert f"Bye.<user>{OPENING}<assistant>Hello!<user>Mint?" in text
     least = "<system>Sells tea.<user>The first.<assistant>" + CHOOSE + "\n"
-    text = read(Prompts(Letters(), len(least) + 10, [turn, turn]).tokens(last, 10) or [])
+    text = read(Prompts(Letters(), len(least) + 10, [turn, turn]).tokens(*last, 10) or [])
     assert text == least
 
 

@@ -1,0 +1,342 @@
+"""`duologue evaluate`: how good the adapter is, beside its opponents, on dialogues it never saw.
+
+Invariants: what was asked is kept and never asked again unless what it was made from has changed
+(`--fresh` asks everything anew); a system's figures always come from its predictions file, and the
+comparison appears when all of them are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+from actors.prompts import Prompt
+from actors.seat import Seat, request
+from cluster.evaluation_plan import (
+    BIGRAM,
+    MAJORITY,
+    UNTUNED,
+    Learner,
+    Plan,
+    make_plan,
+)
+from cluster.progress import PLAIN_EVERY_S, duration
+from cluster.run_folder import RunFolder
+from cluster.single_engine import started
+from specs.engine import Sampling
+from specs.errors import Unavailable
+from specs.parts import Folder
+from specs.run_file import EngineSection, RunFile
+from trainer.agent_format import ChatMessage
+from trainer.baselines import Habits, guesses
+from trainer.bootstrap import Resamples
+from trainer.chat_template import ChatEncoder
+from trainer.comparison import comparison, results
+from trainer.evaluation import (
+    Limits,
+    Prediction,
+    Prompts,
+    System,
+    ask_all,
+    split_turns,
+    tasks,
+)
+from trainer.few_shot import example_turns, fitting_examples, schemas
+from trainer.figures import add_up
+from trainer.judge import MAX_TOKENS, SCHEMA, rating_messages, read_rating
+from trainer.marking import Kept, keep, kept, mark, rated
+from trainer.scoring import phrase_words
+
+COMPARISON = "comparison.json"
+
+FEW = 10
+"""Dialogues below which resampling them says little about the next ones."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluation left.
+
+    Attributes:
+        folder: that holds the files.
+        comparison: the content of `comparison.json`.
+        asked: the systems that were asked; the others were there already.
+    """
+
+    folder: Folder
+    comparison: Mapping[str, Any]
+    asked: tuple[str, ...]
+
+
+def evaluate(run: RunFile, fresh: bool, say: Say, data: str | None = None) -> Evaluated:
+    """Measure a run's adapter and its opponents, and write the results.
+
+    Args:
+        fresh: ask everything again.
+        say: is told what goes on.
+        data: a file in the `curated` format in place of the run's test split.
+
+    Raises:
+        InputError: with everything that is missing or does not fit.
+        DuologueError: when an engine fails; what was asked before is kept.
+    """
+    plan = make_plan(run, data)
+    turns = sum(dialogue.user_turns for dialogue in plan.dialogues)
+    say(f"evaluating on {len(plan.dialogues)} dialogues, {turns} user turns: {plan.test.path}")
+    folder = RunFolder(run.run.out, run.run.name)
+    with folder.hold():
+
+        def told(text: str) -> None:
+            folder.beat()
+            say(text)
+
+        return _evaluate(plan, fresh, told)
+
+
+def _evaluate(plan: Plan, fresh: bool, say: Say) -> Evaluated:
+    plan.out.create()
+    names = [*(learner.name for learner in plan.learners), *_guessers(plan)]
+    found: dict[str, Kept] = {}
+    for name in names:
+        there = None if fresh else kept(plan.out, name, plan.made_from(name))
+        if there is not None:
+            say(f"{name}: there already")
+            found[name] = there
+    missing = [name for name in names if name not in found]
+    if missing:
+        asyncio.run(_Evaluation(plan, say).make(missing, found))
+    return _written(plan, {name: found[name] for name in names}, tuple(missing), say)
+
+
+def command(run: RunFile, fresh: bool, data: str | None) -> None:
+    """Evaluate, and print the table; see `evaluate`."""
+    done = evaluate(run, fresh, lambda text: click.echo(text, err=True), data)
+    click.echo(f"\n{done.comparison['table']}\n\n{done.folder.path}")
+
+
+def _guessers(plan: Plan) -> list[str]:
+    return [name for name in (BIGRAM, MAJORITY) if name in plan.section.opponents]
+
+
+# -- making predictions
+
+
+@dataclass(slots=True)
+class _Evaluation:
+    """The systems that are not there yet, asked one after the other."""
+
+    plan: Plan
+    say: Say
+
+    async def make(self, missing: Sequence[str], found: dict[str, Kept]) -> None:
+        """Predict, mark and keep what is missing; each system is durable before the next."""
+        made: list[str] = []
+        for name in (one for one in missing if one in (MAJORITY, BIGRAM)):
+            habits = Habits.of(self.plan.train.dialogues())
+            guess = habits.majority if name == MAJORITY else habits.bigram
+            found[name] = self._kept(name, guesses(self.plan.dialogues, guess), {})
+        learners = [learner for learner in self.plan.learners if learner.name in missing]
+        for group in _by_engine(learners):
+            await self._ask(group, found)
+            made += [learner.name for learner in group]
+        if self.plan.judge is not None and made:
+            await self._judge(self.plan.judge, made, found)
+
+    async def _ask(self, learners: Sequence[Learner], found: dict[str, Kept]) -> None:
+        """Ask the systems that one engine serves."""
+        engine = learners[0].engine
+        adapters = [learner.adapter for learner in learners if learner.adapter]
+        self.say(f"starting {engine.model} ...")
+        address = self.plan.run.cluster.address
+        served = started(engine, "evaluate", _greatest(adapters), address)
+        async with served as (client, info):
+            encoder = ChatEncoder(_tokenizer(engine))
+            for learner in learners:
+                system = self._system(learner, encoder, info.window)
+                prompts = Prompts(encoder, info.window, system.examples)
+                limits = Limits(
+                    self.plan.section.max_tokens.model_dump(),
+                    at_once=2 * info.max_running,
+                    deadline_s=engine.turn_deadline_s,
+                )
+                began = time.monotonic()
+                todo = list(tasks(self.plan.dialogues))
+                progress = _Progress(learner.name, len(todo), self.say)
+                made = await ask_all(todo, system, prompts, client.ask, limits, progress)
+                about = {
+                    "about": learner.about,
+                    "seconds": round(time.monotonic() - began, 1),
+                    "examples": len(system.examples),
+                    "cut_prompts": prompts.cut,
+                    "dropped_turns": prompts.dropped,
+                }
+                found[learner.name] = await asyncio.to_thread(self._kept, learner.name, made, about)
+
+    def _system(self, learner: Learner, encoder: ChatEncoder, window: int) -> System:
+        if learner.name != UNTUNED:
+            return System(learner.name, learner.adapter)
+        section = self.plan.section
+        picked = example_turns(self.plan.train.dialogues(), section.examples, section.seed)
+        head, _ = split_turns(self.plan.dialogues[0].messages)
+        room = window - max(section.max_tokens.model_dump().values())
+        shown = fitting_examples(picked, encoder, head, room)
+        if len(shown) < len(picked):
+            self.say(f"{UNTUNED}: {len(shown)} of {len(picked)} examples fit the window")
+        return System(UNTUNED, "", tuple(shown), schemas(self.plan.allowed))
+
+    def _kept(self, name: str, made: Sequence[Prediction], about: Mapping[str, Any]) -> Kept:
+        plan = self.plan
+        self.say(f"{name}: marking {len(made)} pieces")
+        phrases: frozenset[str] = frozenset()
+        embed = _nothing
+        if any(one.kind == "answer" for one in made):
+            from actors.retrieval.embedding import load_embedder
+
+            phrases = phrase_words(one.messages for one in plan.train.dialogues())
+            embed = load_embedder(plan.embedding).encode
+        marked = mark(made, plan.dialogues, plan.card, phrases, embed)
+        done = Kept(tuple(marked), dict(about))
+        # A judge comes later: until then what is there is not whole.
+        if plan.judge is None or name in (MAJORITY, BIGRAM):
+            keep(plan.out, name, done, plan.made_from(name))
+        return done
+
+    async def _judge(
+        self, engine: EngineSection, names: Sequence[str], found: dict[str, Kept]
+    ) -> None:
+        self.say(f"starting the judge, {engine.model} ...")
+        async with started(engine, "judge", "", self.plan.run.cluster.address) as served:
+            client, info = served
+            tokenizer = _tokenizer(engine) if info.takes == "tokens" else None
+            deadline_s = engine.turn_deadline_s
+            seat = Seat(client, info, engine.profile, tokenizer, deadline_s=deadline_s)
+            for name in names:
+                self.say(f"{name}: rating the answers")
+                rate = _Judge(seat, name).rate
+                marked = await rated(
+                    found[name].marked, self.plan.dialogues, rate, 2 * info.max_running
+                )
+                found[name] = replace(found[name], marked=tuple(marked))
+                keep(self.plan.out, name, found[name], self.plan.made_from(name))
+
+
+def _by_engine(learners: Sequence[Learner]) -> list[list[Learner]]:
+    groups: dict[str, list[Learner]] = {}
+    for learner in learners:
+        groups.setdefault(learner.engine.model_dump_json(), []).append(learner)
+    return list(groups.values())
+
+
+def _greatest(adapters: Sequence[str]) -> str:
+    """Return the adapter of the greatest rank: an engine is started for that, and takes less."""
+    return max(adapters, key=_rank, default="")
+
+
+def _rank(adapter: str) -> int:
+    with open(f"{adapter}/adapter_config.json", encoding="utf-8") as file:
+        return int(json.load(file).get("r", 0))
+
+
+def _tokenizer(engine: EngineSection) -> Any:
+    from actors.engines.models import load_tokenizer
+
+    return load_tokenizer(engine.model, engine.revision)
+
+
+def _nothing(texts: Sequence[str]) -> Any:
+    raise AssertionError("there are no answers to embed")
+
+
+class _Progress:
+    """Says now and then how many pieces are done."""
+
+    def __init__(self, name: str, total: int, say: Say) -> None:
+        self._name, self._total, self._say = name, total, say
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        """Take notice of a piece."""
+        now = time.monotonic()
+        if now - self._said < PLAIN_EVERY_S and done < self._total:
+            return
+        self._said = now
+        left = (now - self._began) / done * (self._total - done)
+        more = f"left {duration(left)}" if done < self._total else duration(now - self._began)
+        self._say(f"{self._name}: {done}/{self._total} pieces  {more}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """An engine that rates a system's answers."""
+
+    seat: Seat
+    system: str
+
+    async def rate(self, name: str, before: Sequence[ChatMessage], answer: str) -> float | None:
+        """Return an answer's rating; None where the judge gave none.
+
+        Raises:
+            Unavailable: when it does not answer.
+        """
+        seat = self.seat
+        prompt = Prompt(messages=rating_messages(before, answer), schema=SCHEMA)
+        sampling = Sampling(MAX_TOKENS, seed=0, temperature=0.0, schema=SCHEMA)
+        tokens = seat.encode(prompt) if seat.tokenizer is not None else []
+        asked = request(seat, f"judge:{self.system}:{name}", prompt, sampling, tokens, (), 0)
+        reply = await seat.client.ask(asked, name)
+        seat.client.release(name)
+        if reply.failure is not None:
+            if reply.failure.permanent:
+                return None
+            raise Unavailable(f"the judge: {name}: {reply.failure.message}")
+        return read_rating(reply.candidates[0].text)
+
+
+# -- results
+
+
+def _written(plan: Plan, found: Mapping[str, Kept], asked: tuple[str, ...], say: Say) -> Evaluated:
+    walk_ids = [dialogue.walk_id for dialogue in plan.dialogues]
+    systems = {
+        name: add_up(plan.card, one.marked, walk_ids, slots=name not in (MAJORITY, BIGRAM))
+        for name, one in found.items()
+    }
+    resamples = Resamples.draw(len(walk_ids), plan.section.resamples, plan.section.seed)
+    figures = results(systems, resamples)
+    for name, one in found.items():
+        content = {"system": name, "made_from": plan.made_from(name), **one.about, **figures[name]}
+        _write(plan.out, f"{name}.json", content)
+    content = {
+        "data": {
+            "path": plan.test.path,
+            "dialogues": len(plan.dialogues),
+            "turns": sum(dialogue.user_turns for dialogue in plan.dialogues),
+            "card": {"intents": sorted(plan.card.intents), "tools": sorted(plan.card.tools)},
+        },
+        **comparison(systems, figures, resamples),
+    }
+    _write(plan.out, COMPARISON, content)
+    _warn(len(walk_ids), figures, say)
+    return Evaluated(plan.out, content, asked)
+
+
+def _write(folder: Folder, name: str, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
+    folder.write_bytes(name, (text + "\n").encode())
+
+
+def _warn(dialogues: int, figures: Mapping[str, Mapping[str, Any]], say: Say) -> None:
+    if dialogues < FEW:
+        say(f"warning: intervals over {dialogues} dialogues say little: {FEW} or more would")
+    for name, one in figures.items():
+        unanswered = sum(one["unanswered"].values())
+        if unanswered:
+            say(f"warning: {name}: {unanswered} pieces did not fit the window and count as wrong")

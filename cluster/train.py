@@ -1,0 +1,443 @@
+"""`duologue train`: fine-tune an adapter on a run's training examples, with Ray Train.
+
+Invariants: the adapter that is there stays until a new one is complete; the same command goes on
+from the last checkpoint, unless what decides the result has changed (`--fresh` starts over).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from actors.engines.models import load_tokenizer, resolve_model
+from cluster.progress import duration
+from cluster.run_folder import RunFolder
+from specs.errors import DuologueError, EngineError, Finding, InputError, Where
+from specs.parts import Folder
+from specs.records import dump_json
+from specs.run_file import RunFile, TrainSection
+from specs.seeds import digest
+from trainer.adapter import MANIFEST, check_adapter, free_bytes, publish, published
+from trainer.chat_file import ChatFile
+from trainer.chat_template import ChatEncoder
+from trainer.data import Examples, encode
+from trainer.loop import Fitted
+from trainer.training import (
+    Job,
+    Resources,
+    check_model,
+    cluster_resources,
+    launch,
+    plan_training,
+    read_log,
+    seats,
+)
+from trainer.weights import base_digest, merge, quiet
+
+FORMAT = "1"
+"""Goes up when the same data and settings would be trained on otherwise than before."""
+
+WATCH_S = 2.0
+TOLD_S = 15.0
+"""How often the training's log is looked at, and how often a line is printed of it."""
+
+SPARE = 256 * 1024 * 1024
+"""Bytes that must be free beside the checkpoints."""
+
+_CURATE = "Curate the run's dialogues first: duologue curate RUN.toml"
+_PACKAGES = ("duologue", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "ray")
+_ELSEWHERE = {"report_to", "merge", "gpus", "gpus_per_worker", "retries", "model", "revision"}
+"""Settings that do not decide the result; the base model counts by its digest."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left.
+
+    Attributes:
+        folder: that holds the adapter.
+        manifest: the content of its `manifest.json`.
+        again: nothing was done: it was there already.
+    """
+
+    folder: Folder
+    manifest: Mapping[str, Any]
+    again: bool = False
+
+
+@dataclass(slots=True)
+class _Task:
+    """One training: what it is made from."""
+
+    run: RunFile
+    round: Folder
+    section: TrainSection
+    name: str
+    place: Path | str
+    base: str
+    train: ChatFile
+    validation: ChatFile | None
+    data: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def adapter(self) -> Folder:
+        return self.round.child("adapter")
+
+    @property
+    def folder(self) -> Folder:
+        return self.round.child("training")
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides the result."""
+        settings = self.section.model_dump_json(exclude=_ELSEWHERE)
+        return digest(FORMAT, settings, self.base, dump_json(self.data))
+
+
+def command(run: RunFile, fresh: bool) -> None:
+    """Train, and print what came of it."""
+    trained = train(run, fresh, lambda text: click.echo(text, err=True))
+    click.echo(f"\n{trained.folder.path}")
+    for line in summary(trained.manifest):
+        click.echo(line)
+
+
+def train(run: RunFile, fresh: bool, say: Say) -> Trained:
+    """Train an adapter on a run's curated dialogues, unless that is done already.
+
+    Args:
+        fresh: start over, whatever is there.
+        say: takes lines of progress.
+
+    Raises:
+        InputError: with everything that keeps it from starting.
+        DuologueError: it failed; what is durable stays.
+    """
+    folder = RunFolder(run.run.out, run.run.name)
+    with folder.hold():
+        task = _task(run, folder.round(0))
+        there = published(task.adapter)
+        if there is not None and there.get("training") == task.digest and not fresh:
+            say("the adapter is there already, made from the same (--fresh trains it again)")
+            if run.train.merge:
+                _merge(task, there, say)
+            return Trained(task.adapter, there, again=True)
+        if fresh:
+            _forget(task.folder)
+        manifest = _train(task, folder, say)
+        if run.train.merge:
+            _merge(task, manifest, say)
+        return Trained(task.adapter, manifest)
+
+
+# -- before it starts
+
+
+def base_model(run: RunFile) -> tuple[str, str | None]:
+    """Return the name and the revision of the model that a run trains.
+
+    Raises:
+        InputError: the run names none.
+    """
+    if run.train.model is not None:
+        return run.train.model, run.train.revision
+    engine = run.engines[run.roles.agent]
+    if engine.kind == "vllm":
+        return engine.model, engine.revision
+    message = f"the agent is played by an engine of the kind {engine.kind!r}, which has no weights"
+    hint = "Name the model to train: --set train.model=smollm2-135m"
+    raise InputError([Finding(Where("train.model"), message, hint)])
+
+
+def _task(run: RunFile, round_: Folder) -> _Task:
+    findings: list[Finding] = []
+    name, revision = base_model(run)
+    place: Path | str = ""
+    try:
+        place = resolve_model(name, revision)
+    except EngineError as error:
+        findings.append(Finding(Where("train.model"), str(error)))
+    files: dict[str, ChatFile] = {}
+    for side in ("train", "validation"):
+        try:
+            files[side] = ChatFile.open(round_.child("curated"), f"{side}.parquet")
+        except FileNotFoundError:
+            if side == "train":
+                where = Where(round_.child("curated").file("train.parquet"))
+                findings.append(Finding(where, "there are no training examples", _CURATE))
+        except InputError as error:
+            findings += error.findings
+    if findings:
+        raise InputError(findings)
+    section = run.train.model_copy(update={"model": name, "revision": revision})
+    base = base_digest(place, revision)
+    data = {side: file.digest() for side, file in files.items()}
+    return _Task(
+        run, round_, section, name, place, base, files["train"], files.get("validation"), data
+    )
+
+
+def resources(run: RunFile) -> Resources:
+    """Return what the joined cluster has, and what the run's engines hold of it."""
+    import ray
+
+    found = cluster_resources(ray.nodes())  # type: ignore[no-untyped-call]
+    used = {run.roles.user, run.roles.agent}
+    engines = [run.engines[name] for name in used]
+    held = sum((engine.gpus or 0) * engine.replicas for engine in engines)
+    return Resources(found.cpus, max(found.gpus, _most_gpus()), held)
+
+
+def _most_gpus() -> float:
+    """Return the GPUs that a cluster that grows by itself can have; 0 where it does not grow."""
+    from ray._private.state import state
+
+    # There is no public way to ask; without an answer only what is there now counts.
+    with contextlib.suppress(AttributeError, RuntimeError, ValueError):
+        most = state.get_max_resources_from_cluster_config() or {}
+        return float(most.get("GPU", 0))
+    return 0.0
+
+
+def _forget(folder: Folder) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        folder.fs.delete_dir(folder.path)
+
+
+# -- at work
+
+
+def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
+    from cluster.crew import ray_session
+
+    began = time.monotonic()
+    quiet()
+    tokenizer = load_tokenizer(task.name, task.section.revision)
+    encoder = ChatEncoder(tokenizer)
+    train_, validation = _encoded(task, encoder)
+    with ray_session(task.run.cluster.address):
+        there = resources(task.run)
+        findings = plan_training(task.section, train_.figures, there)
+        findings += check_model(task.section, task.place, task.name)
+        findings += _disk(task)
+        if findings:
+            raise InputError(findings)
+        job = Job(
+            task.section,
+            partial(resolve_model, _anywhere(task), task.section.revision),
+            _pad(tokenizer),
+            tokenizer,
+            task.folder,
+            task.digest,
+            seats(task.section, there),
+        )
+        task.folder.create()
+        _drop_others(job)
+        _told(job, train_, validation, say)
+        fitted = _watched(job, train_, validation, folder, say)
+    manifest = _manifest(task, fitted, train_, validation, time.monotonic() - began)
+    publish(job.result, task.adapter, manifest)
+    _forget(job.checkpoints)
+    return manifest
+
+
+def _encoded(task: _Task, encoder: ChatEncoder) -> tuple[Examples, Examples]:
+    window = task.section.window
+    train_ = encode((one.messages for one in task.train.dialogues()), encoder, window)
+    held = task.validation.dialogues() if task.validation else ()
+    return train_, encode((one.messages for one in held), encoder, window)
+
+
+def _anywhere(task: _Task) -> str:
+    """Return the model's name as every node understands it: a relative path is this one's only."""
+    path = Path(task.name).expanduser()
+    return str(path.resolve()) if path.exists() else task.name
+
+
+def _pad(tokenizer: Any) -> int:
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(id_) for id_ in ids if id_ is not None)
+
+
+def _disk(task: _Task) -> list[Finding]:
+    free = free_bytes(task.round)
+    if free is None or free >= SPARE:
+        return []
+    message = f"{free // 2**20} MiB are free, and checkpoints need {SPARE // 2**20} at least"
+    return [Finding(Where(task.round.path), message, "Make room, or set run.out elsewhere.")]
+
+
+def _drop_others(job: Job) -> None:
+    """Delete the checkpoints of a training whose data or settings were others."""
+    from pyarrow import fs as pafs
+
+    place = job.checkpoints
+    for info in place.fs.get_file_info(pafs.FileSelector(place.path, allow_not_found=True)):
+        if info.base_name != job.digest[:16]:
+            place.fs.delete_dir(info.path)
+
+
+def _told(job: Job, train_: Examples, validation: Examples, say: Say) -> None:
+    figures, given = train_.figures, job.seats
+    say(
+        f"{len(train_)} examples ({len(validation)} to validate), {figures.tokens} tokens, of "
+        f"which the agent wrote {figures.trained_tokens}"
+    )
+    if figures.cut or figures.unusable:
+        say(
+            f"{figures.cut} dialogues were longer than {job.section.window} tokens: "
+            f"{figures.dropped_turns} turns were dropped; {figures.unusable} could not be used"
+        )
+    on = f"{given.gpus:g} GPUs" if given.gpus else f"{given.cores} cores"
+    say(f"training {job.section.method} on {given.workers} x {on}")
+
+
+def _watched(
+    job: Job, train_: Examples, validation: Examples, folder: RunFolder, say: Say
+) -> Fitted:
+    """Train on another thread; tell the losses, and keep the run's lock, on this one."""
+    done: list[Fitted] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(launch(job, train_, validation))
+        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    told, due = 0, time.monotonic() + TOLD_S
+    while thread.is_alive():
+        thread.join(WATCH_S)
+        folder.beat()
+        if time.monotonic() >= due:
+            told, due = _tell(job, told, say), time.monotonic() + TOLD_S
+    if failed:
+        raise failed[0]
+    _tell(job, told, say)
+    return done[0]
+
+
+def _tell(job: Job, told: int, say: Say) -> int:
+    rows = read_log(job.folder)
+    if not rows or rows[-1]["step"] == told:
+        return told
+    row = rows[-1]
+    losses = [f"{key} {row[name]:.3f}" for key, name in _LOSSES.items() if name in row]
+    epoch, speed = row.get("epoch", 0), row["tokens_s"]
+    say(f"step {row['step']}  epoch {epoch:.2f}  {'  '.join(losses)}  {speed:.0f} tokens/s")
+    return int(row["step"])
+
+
+_LOSSES = {"loss": "loss", "validation": "eval_loss"}
+
+
+# -- behind it
+
+
+def _manifest(
+    task: _Task, fitted: Fitted, train_: Examples, validation: Examples, seconds: float
+) -> dict[str, Any]:
+    figures = {
+        "examples": len(train_),
+        "validation_examples": len(validation),
+        "steps": fitted.steps,
+        "planned_steps": fitted.planned,
+        "taken_step": fitted.taken,
+        "loss": fitted.loss,
+        "validation_loss": fitted.validation_loss,
+        "trained_parameters": fitted.trainable,
+        "packed": fitted.packed,
+        "sequences": fitted.sequences,
+        "padding_share": round(fitted.padding, 4),
+        "tokens": fitted.tokens,
+        "tokens_s": round(fitted.tokens_s, 1),
+        "training_seconds": round(fitted.seconds, 1),
+        "seconds": round(seconds, 1),
+    }
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": task.run.run.name,
+        "training": task.digest,
+        "base_model": task.name,
+        "base_revision": task.section.revision,
+        "base_digest": task.base,
+        "method": task.section.method,
+        "settings": task.section.model_dump(mode="json"),
+        "data": {
+            "digests": task.data,
+            "train": train_.figures.as_json(),
+            "validation": validation.figures.as_json(),
+        },
+        "figures": figures,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _merge(task: _Task, manifest: Mapping[str, Any], say: Say) -> None:
+    out = task.round.child("merged")
+    if manifest["method"] == "full":
+        say(f"nothing to merge: {task.adapter.path} is a whole model")
+        return
+    if not task.adapter.local:
+        raise DuologueError(f"{out.path}: a merged model is written to a local disk only")
+    if _merged_from(Path(out.path)) == manifest["training"]:
+        return
+    problems = check_adapter(Path(task.adapter.path), task.name, task.base)
+    if problems:
+        raise InputError(problems)
+    _forget(out)
+    merge(task.place, task.section.revision, Path(task.adapter.path), Path(out.path))
+    out.write_bytes(MANIFEST, f"{dump_json(manifest)}\n".encode())
+    say(f"merged into {out.path}")
+
+
+def _merged_from(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["training"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def summary(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the lines that tell what was trained."""
+    figures, data = manifest["figures"], manifest["data"]["train"]
+    packed = "packed" if figures["packed"] else "grouped by length"
+    lines = [
+        f"  {manifest['method']} of {manifest['base_model']}: "
+        f"{figures['trained_parameters']:,} parameters trained",
+        f"  {figures['examples']} examples, {data['tokens']:,} tokens, "
+        f"{data['trained_tokens']:,} learned; {packed} into {figures['sequences']} sequences, "
+        f"{figures['padding_share']:.1%} padding",
+        f"  {figures['steps']} of {figures['planned_steps']} steps, the weights of step "
+        f"{figures['taken_step']}; {figures['tokens_s']:,} tokens/s, "
+        f"{duration(figures['seconds'])} in all",
+    ]
+    losses = [
+        f"{name} {figures[key]:.3f}"
+        for name, key in (("loss", "loss"), ("validation loss", "validation_loss"))
+        if figures[key] is not None
+    ]
+    return [*lines, f"  {', '.join(losses)}"] if losses else lines

@@ -1,0 +1,364 @@
+"""`duologue evaluate` on a small curated run, with engines that answer as a test says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import cluster.evaluate as evaluation
+from cluster import evaluation_plan
+from cluster.cli import main
+from cluster.evaluate import Evaluated, evaluate
+from cluster.rehearsal import rehearse
+from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
+from specs.errors import InputError, Unavailable
+from specs.parts import Folder
+from specs.plan import PlanSource
+from specs.records import curated_schema
+from specs.run_file import EngineSection, RunFile, validate
+from tests.unit.tiny_domain import tiny
+from trainer.agent_format import ChatMessage
+from trainer.chat_file import CARD, ChatFile
+from trainer.evaluation import tasks
+from trainer.examples import agent_card, agent_messages
+
+
+def curated(path: Path, rows: Sequence[dict[str, Any]], card: str = "") -> Path:
+    """Write rows in the curated format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = curated_schema()
+    if card:
+        schema = schema.with_metadata({**(schema.metadata or {}), CARD: card.encode()})
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
+    return path
+
+
+def row(walk_id: str, messages: Sequence[ChatMessage]) -> dict[str, Any]:
+    content = [{"role": m.role, "content": m.content, "train": m.train} for m in messages]
+    return {"walk_id": walk_id, "messages": content, "path": [], "doc_ids": []}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run `tea`: dialogues split, and an adapter of a model `tiny`."""
+    folder = tmp_path_factory.mktemp("made")
+    domain = tiny(folder / "domain")
+    rows = [
+        row(dialogue.walk_id, agent_messages(dialogue, domain, PlanSource(0)))
+        for dialogue in rehearse(domain, 30, 0, 0)
+        if dialogue.ended
+    ]
+    card = json.dumps(agent_card(domain))
+    curated(folder / "tea" / "round-0" / "curated" / "train.parquet", rows[10:], card)
+    curated(folder / "tea" / "round-0" / "curated" / "test.parquet", rows[:10], card)
+    adapter(folder / "tea" / "round-0" / "adapter", "tiny")
+    (folder / "tea" / "run.json").write_text('{"format": "duologue-run"}')
+    return folder
+
+
+def adapter(folder: Path, base: str, rank: int = 8) -> Path:
+    """Write what looks like a trained adapter."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    manifest = {"format": "duologue-adapter", "base_model": base, "method": "qlora"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def out(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of it, for a test to spoil."""
+    monkeypatch.setattr(evaluation_plan, "digest_of", lambda engine: "")
+    shutil.copytree(made, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def run_file(out: Path, **section: Any) -> RunFile:
+    data = {
+        "run": {"name": "tea", "out": str(out)},
+        "domain": {"path": str(out / "domain")},
+        "engines": {
+            "cpu": {"model": "tiny", "max_running": 2},
+            "ref": {"kind": "reference"},
+            "far": {"kind": "openai", "url": "http://127.0.0.1:1/v1", "model": "far"},
+        },
+        "roles": {"user": "cpu", "agent": "cpu"},
+        "retrieval": {"embedding": "lexical"},
+        "evaluate": {"resamples": 100, "examples": 2, **section},
+    }
+    return validate(data, "run.toml")
+
+
+class Letters:
+    """A token a letter."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        pass
+
+    def prompt(self, messages: Sequence[ChatMessage], prefix: str = "") -> list[int]:
+        return [ord(c) for m in messages for c in f"<{m.role}>{m.content}"] + [
+            ord(c) for c in prefix
+        ]
+
+
+GUESS = '{"intent":"ask","slots":{"query":"mint"}}'
+
+
+class Engines:
+    """Stands for the engines: the adapter knows the gold, the base model guesses one intent."""
+
+    def __init__(self, out: Path) -> None:
+        test = ChatFile.open(Folder.of(out / "tea" / "round-0" / "curated"), "test.parquet")
+        self.gold = {task.id: task.piece.text for task in tasks(test.dialogues())}
+        self.started: list[tuple[str, str]] = []
+        self.requests: list[Request] = []
+        self.failure: Failure | None = None
+
+    @contextlib.asynccontextmanager
+    async def __call__(
+        self, config: EngineSection, name: str, adapter: str = "", address: str | None = None
+    ) -> AsyncIterator[tuple[Any, EngineInfo]]:
+        self.started.append((config.model, adapter))
+        takes = "messages" if config.kind == "openai" else "tokens"
+        yield self, EngineInfo(config.model, takes, 100_000, config.max_running)  # type: ignore[arg-type]
+
+    async def ask(self, request: Request, dialogue: str) -> Answer:
+        self.requests.append(request)
+        if self.failure is not None:
+            return Answer(request.id, failure=self.failure)
+        system, _, task = request.id.partition(":")
+        text = "Mint, then." if task.endswith("answer") else GUESS
+        if system == "judge":
+            text = '{"rating": 4}'
+        elif request.adapter:
+            text = self.gold[task]
+        return Answer(request.id, (Candidate(text, "stop", 5),))
+
+    def release(self, dialogue: str) -> None:
+        """Nothing sticks here."""
+
+    def systems(self) -> set[str]:
+        return {request.id.partition(":")[0] for request in self.requests}
+
+
+@pytest.fixture
+def engines(out: Path, monkeypatch: pytest.MonkeyPatch) -> Engines:
+    fake = Engines(out)
+    monkeypatch.setattr(evaluation, "started", fake)
+    monkeypatch.setattr(evaluation, "ChatEncoder", Letters)
+    monkeypatch.setattr(evaluation, "_tokenizer", lambda engine: None)
+    return fake
+
+
+def run(out: Path, fresh: bool = False, data: str | None = None, **section: Any) -> Evaluated:
+    return evaluate(run_file(out, **section), fresh, lambda text: None, data)
+
+
+def value(done: Evaluated, measure: str, system: str) -> float:
+    rows = {row["measure"]: row["systems"] for row in done.comparison["rows"]}
+    found: float = rows[measure][system]["value"]
+    return found
+
+
+def test_systems_are_measured_side_by_side(out: Path, engines: Engines) -> None:
+    done = run(out)
+    assert done.comparison["systems"] == ["adapter", "untuned", "bigram", "majority"]
+    assert done.asked == ("adapter", "untuned", "bigram", "majority")
+    for measure in (
+        "intent_accuracy",
+        "intent_macro_f1",
+        "slot_f1",
+        "call_exact",
+        "answer_rouge_l",
+    ):
+        assert value(done, measure, "adapter") == 1
+    asks = [text for id_, text in engines.gold.items() if id_.endswith("understanding")]
+    share = sum('"intent":"ask"' in text for text in asks) / len(asks)
+    assert value(done, "intent_accuracy", "untuned") == pytest.approx(share)
+    assert value(done, "answer_groundedness", "untuned") < 1
+    against = done.comparison["differences"]["against"]["untuned"]["intent_accuracy"]
+    assert against["value"] == pytest.approx(1 - share)
+    assert against["low"] > 0
+    assert "intent accuracy      1.000 [1.000, 1.000]" in done.comparison["table"]
+
+    folder = out / "tea" / "round-0" / "evaluation"
+    found = json.loads((folder / "adapter.json").read_text())
+    assert found["figures"]["call_exact"]["value"] == 1
+    assert found["confusion"]["rows"] == sorted(found["intents"])
+    assert json.loads((folder / "comparison.json").read_text()) == done.comparison
+    file = folder / "predictions-adapter.parquet"
+    query = f"select count(*), count_if(correct), count(rouge_l) from '{file}'"
+    answers = sum(id_.endswith("answer") for id_ in engines.gold)
+    total = len(engines.gold)
+    assert duckdb.execute(query).fetchall() == [(total, total - answers, answers)]
+
+
+def test_one_engine_serves_both_and_only_the_untuned_one_is_helped(
+    out: Path, engines: Engines
+) -> None:
+    run(out)
+    assert engines.started == [("tiny", str(out / "tea" / "round-0" / "adapter"))]
+    tuned = [one for one in engines.requests if one.id.startswith("adapter:")]
+    untuned = [one for one in engines.requests if one.id.startswith("untuned:")]
+    assert {one.adapter for one in untuned} == {""}
+    assert not any(one.sampling.schema for one in tuned)
+    constrained = {one.id.rpartition(":")[2] for one in untuned if one.sampling.schema}
+    assert constrained == {"understanding", "call"}
+    text = "".join(map(chr, untuned[0].tokens))
+    assert "The first 2 turns below are examples" in text
+    assert "examples from other conversations" not in "".join(map(chr, tuned[0].tokens))
+
+
+def test_what_is_there_is_not_asked_again_until_something_changes(
+    out: Path, engines: Engines
+) -> None:
+    first = run(out)
+    engines.requests.clear()
+    engines.started.clear()
+    again = run(out)
+    assert again.asked == ()
+    assert again.comparison == first.comparison
+    assert not engines.started
+    assert run(out, resamples=200).asked == ()  # figures are worked out anew
+    (out / "tea" / "round-0" / "adapter" / "adapter_model.safetensors").write_bytes(b"others")
+    assert run(out).asked == ("adapter",)
+    assert engines.systems() == {"adapter"}
+    assert run(out, examples=1).asked == ("untuned",)
+    damaged = out / "tea" / "round-0" / "evaluation" / "predictions-majority.parquet"
+    damaged.write_bytes(b"PAR1 no more")
+    assert run(out, examples=1).asked == ("majority",)
+    assert run(out, fresh=True).asked == ("adapter", "untuned", "bigram", "majority")
+    assert 0 < run(out, turns=30).comparison["data"]["turns"] <= 30
+
+
+def test_an_engine_that_fails_leaves_what_was_there(out: Path, engines: Engines) -> None:
+    run(out)
+    folder = out / "tea" / "round-0" / "evaluation"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    engines.failure = Failure("unavailable", "gone")
+    with pytest.raises(Unavailable, match="gone"):
+        run(out, fresh=True, opponents=["untuned"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_another_runs_adapter_and_a_judge(out: Path, engines: Engines) -> None:
+    other = out / "single"
+    greater = adapter(other / "round-0" / "adapter", "tiny", rank=32)
+    policy = {"policy": {"kind": "single_prompt"}}
+    manifest = {"format": "duologue-run", "run_file": policy}
+    (other / "run.json").write_text(json.dumps(manifest))
+    done = run(out, arm=str(other), judge="far", opponents=[])
+    assert done.comparison["systems"] == ["adapter", "single_prompt"]
+    assert engines.started == [("tiny", str(greater)), ("far", "")]
+    assert {one.adapter for one in engines.requests if one.id.startswith("single_prompt:")} == {
+        str(greater)
+    }
+    assert value(done, "answer_rating", "single_prompt") == 4
+    ratings = [one for one in engines.requests if one.id.startswith("judge:")]
+    assert "Answer to rate: " in ratings[0].messages[-1].content
+    assert '"intent"' not in ratings[0].messages[-1].content
+    assert len({one.id for one in ratings}) == len(ratings)
+    assert run(out, arm=str(other), judge="far", opponents=[]).asked == ()
+
+
+def test_anybodys_dialogues_can_be_the_test(out: Path, engines: Engines) -> None:
+    source = out / "tea" / "round-0" / "curated" / "test.parquet"
+    given = out / "mine.parquet"
+    duckdb.execute(f"copy (select messages from '{source}') to '{given}' (format parquet)")
+    engines.gold |= {
+        f"row-{place}:{task.piece.message}:{task.piece.kind}": task.piece.text
+        for place, dialogue in enumerate(
+            ChatFile.open(Folder.of(out), "mine.parquet", own=False).dialogues()
+        )
+        for task in tasks([dialogue])
+    }
+    done = run(out, data=str(given))
+    assert value(done, "intent_accuracy", "adapter") == 1
+    assert done.folder.path.startswith(str(out / "tea" / "round-0" / "evaluation" / "data-"))
+
+
+# -- bad input
+
+
+def refused(out: Path, data: str | None = None, **section: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        run(out, data=data, **section)
+    return str(caught.value)
+
+
+def test_everything_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    said = refused(tmp_path, engine="gpu", judge="ref", arm=str(tmp_path / "other"))
+    assert "train.parquet: error: there is no train split" in said
+    assert "test.parquet: error: there is no test split" in said
+    assert "duologue curate" in said
+    assert "tea/round-0/adapter: error: there is no trained adapter" in said
+    assert "other/round-0/adapter: error: there is no trained adapter" in said
+    assert "evaluate.engine: error: names the engine 'gpu'" in said
+    assert "speaks references and cannot rate" in said
+
+
+def test_an_engine_that_loads_no_adapter_is_refused(out: Path) -> None:
+    assert "of the kind 'openai', which loads no adapter" in refused(out, engine="far")
+
+
+def test_an_adapter_of_another_model_is_refused(out: Path) -> None:
+    folder = out / "tea" / "round-0" / "adapter"
+    shutil.rmtree(folder)
+    adapter(folder, "huge")
+    said = refused(out)
+    assert "huge" in said
+    assert "tiny" in said
+
+
+TEST = ("tea", "round-0", "curated", "test.parquet")
+
+
+def test_an_empty_or_one_sided_test_split_is_refused(out: Path) -> None:
+    curated(out.joinpath(*TEST), [])
+    assert "holds no dialogues" in refused(out)
+    turn = [ChatMessage("user", "Hi"), ChatMessage("assistant", '{"intent":"ask","slots":{}}\nYes')]
+    curated(out.joinpath(*TEST), [row("a", turn), row("b", turn)])
+    assert "all 2 user turns have the intent 'ask'" in refused(out)
+    curated(out.joinpath(*TEST), [row("a", turn), row("a", turn)])
+    assert "two dialogues have the walk_id 'a'" in refused(out)
+    curated(out.joinpath(*TEST), [row("a", [ChatMessage("user", "Hi")])])
+    assert "has no turn in which the agent writes what it understood" in refused(out)
+
+
+def test_files_of_another_format_are_refused(out: Path) -> None:
+    assert "there is no such file" in refused(out, data=str(out / "none.parquet"))
+    text = out / "text.parquet"
+    text.write_text("hello")
+    assert "not a readable Parquet file" in refused(out, data=str(text))
+    pq.write_table(pa.table({"messages": ["hello"]}), out / "strings.parquet")
+    assert "has no column `messages`" in refused(out, data=str(out / "strings.parquet"))
+    chat = pa.table({"messages": [[{"role": "robot", "content": "hm"}]]})
+    pq.write_table(chat, out / "robot.parquet")
+    assert "row 0: the role 'robot'" in refused(out, data=str(out / "robot.parquet"))
+    whole = out.joinpath(*TEST).read_bytes()
+    out.joinpath(*TEST).write_bytes(whole[: len(whole) // 2])
+    assert "not a readable Parquet file" in refused(out)
+
+
+def test_the_command_exits_2_on_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'[run]\nname = "tea"\nout = "{tmp_path}"\n[domain]\npath = "recipe"\n'
+        '[engines.e]\n[roles]\nuser = "e"\nagent = "e"\n'
+    )
+    with pytest.raises(SystemExit) as done:
+        main(["evaluate", str(file), "--set", "evaluate.examples=1"])
+    assert done.value.code == 2
+    assert "there is no test split" in capsys.readouterr().err

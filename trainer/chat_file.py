@@ -1,0 +1,148 @@
+"""Chat dialogues out of a Parquet file of the `curated` format: the run's splits, or anybody's.
+
+Of a file that Duologue did not write, only the columns count: `messages` (a list of structs with
+`role` and `content`), and `walk_id` where it has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from specs.errors import Finding, InputError, Where
+from specs.parts import Folder, check_file
+from specs.records import curated_schema
+from trainer.agent_format import ChatMessage, ChatRole
+from trainer.evaluation import ChatDialogue
+from trainer.scoring import Card
+
+CARD = b"duologue.agent"
+"""The key of the agent's card in a file's metadata."""
+
+_CHUNK = 1 << 20
+_BATCH_ROWS = 64
+_FORMAT = (
+    "A dialogue is a row with `messages`, a list of structs of `role` (system, user, assistant, "
+    "tool) and `content`; `walk_id` may name it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFile:
+    """A file of dialogues, which is read anew each time that its dialogues are asked for.
+
+    Attributes:
+        card: of its metadata; empty where there is none.
+        named: whether it has a column `walk_id`.
+    """
+
+    folder: Folder
+    name: str
+    card: Card
+    named: bool
+
+    @classmethod
+    def open(cls, folder: Folder, name: str, own: bool = True) -> ChatFile:
+        """Look at a file.
+
+        Args:
+            own: Duologue wrote it, so that its schema's version counts.
+
+        Raises:
+            FileNotFoundError: there is none.
+            InputError: it is no Parquet of that format.
+        """
+        if own:
+            check_file(folder, name, curated_schema())
+        try:
+            with folder.fs.open_input_file(folder.file(name)) as source:
+                schema = pq.read_schema(source)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            message = f"is not a readable Parquet file: {str(error).splitlines()[0]}"
+            raise _unusable(folder, name, message) from None
+        if not _holds_messages(schema):
+            raise _unusable(folder, name, "has no column `messages` of roles and contents")
+        text = (schema.metadata or {}).get(CARD)
+        try:
+            card = Card.read(text)
+        except (ValueError, AttributeError) as error:
+            raise _unusable(folder, name, f"its metadata {CARD.decode()!r}: {error}") from None
+        return cls(folder, name, card, "walk_id" in schema.names)
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self.folder.file(self.name)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of its bytes, in hexadecimal digits."""
+        return file_digest(self.folder, self.name)
+
+    def dialogues(self) -> Iterator[ChatDialogue]:
+        """Yield the dialogues in order.
+
+        Raises:
+            InputError: a role that there is not, or a file that breaks off.
+        """
+        columns = ["messages", *(["walk_id"] if self.named else [])]
+        number = 0
+        try:
+            with self.folder.fs.open_input_file(self.path) as source:
+                for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, columns=columns):
+                    for row in batch.to_pylist():
+                        yield self._dialogue(row, number)
+                        number += 1
+        except (pa.ArrowException, OSError) as error:
+            message = f"is not a readable Parquet file: {str(error).splitlines()[0]}"
+            raise _unusable(self.folder, self.name, message) from None
+
+    def _dialogue(self, row: dict[str, Any], number: int) -> ChatDialogue:
+        messages = []
+        for one in row["messages"] or ():
+            if one["role"] not in get_args(ChatRole):
+                raise _unusable(self.folder, self.name, f"row {number}: the role {one['role']!r}")
+            written = one["role"] == "assistant" and one.get("train") is not False
+            messages.append(ChatMessage(one["role"], one["content"] or "", written))
+        walk_id = row["walk_id"] if self.named else None
+        return ChatDialogue(str(walk_id or f"row-{number}"), tuple(messages))
+
+
+def _holds_messages(schema: pa.Schema) -> bool:
+    if "messages" not in schema.names:
+        return False
+    kind = schema.field("messages").type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    fields = kind.value_type
+    names = {"role", "content"}
+    return pa.types.is_struct(fields) and names <= {field.name for field in fields}
+
+
+def _unusable(folder: Folder, name: str, message: str) -> InputError:
+    return InputError([Finding(Where(folder.file(name)), message, _FORMAT)])
+
+
+def twice(dialogues: Sequence[ChatDialogue]) -> str:
+    """Return a `walk_id` that two dialogues have; empty when each has its own."""
+    seen: set[str] = set()
+    for dialogue in dialogues:
+        if dialogue.walk_id in seen:
+            return dialogue.walk_id
+        seen.add(dialogue.walk_id)
+    return ""
+
+
+def file_digest(folder: Folder, name: str) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
+    state = hashlib.sha256()
+    with folder.fs.open_input_stream(folder.file(name)) as stream:
+        while data := stream.read(_CHUNK):
+            state.update(data)
+    return state.hexdigest()

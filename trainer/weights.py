@@ -1,0 +1,186 @@
+"""The model that is trained: a base as it is, or quantized to 4 bits, with adapters on its layers.
+
+Nothing that comes with a model is ever executed (`trust_remote_code` stays off).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from specs.errors import DuologueError
+from specs.run_file import TrainSection
+
+_HEAD = 1 << 20
+_FAILURES = (OSError, ValueError, RuntimeError, ImportError, KeyError)
+
+
+def quiet() -> None:
+    """Keep libraries from printing bars and hints; call it before they load a model."""
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("bitsandbytes", "torchao", "peft"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    told: Any = transformers_logging
+    told.set_verbosity_error()
+    told.disable_progress_bar()
+
+
+def half(gpu: bool) -> Any:
+    """Return the 16-bit type to compute in: bfloat16, float16 on a GPU that lacks it."""
+    import torch
+
+    return torch.bfloat16 if not gpu or torch.cuda.is_bf16_supported() else torch.float16
+
+
+def build(section: TrainSection, place: Path | str, gpu: bool) -> Any:
+    """Return the model to train, on this process's device.
+
+    A quantized or a LoRA base is held in 16 bits and frozen, its adapters in float32. (peft's
+    `prepare_model_for_kbit_training` would hold the base's norms, embeddings and head in float32;
+    norms compute in float32 anyway, and the head is the largest product of a small model.) With
+    `full` all weights are float32.
+
+    Args:
+        place: the base model's folder or hub id.
+
+    Raises:
+        DuologueError: the model cannot be loaded, or adapters cannot be put on it.
+    """
+    try:
+        model = _base(section, place, gpu)
+        if _checkpointing(section, gpu):
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            if section.method != "full":
+                model.enable_input_require_grads()
+        return model if section.method == "full" else _adapted(section, model)
+    except _FAILURES as error:
+        raise DuologueError(f"the model {place} cannot be trained: {error}") from error
+
+
+def _checkpointing(section: TrainSection, gpu: bool) -> bool:
+    return gpu if section.gradient_checkpointing is None else section.gradient_checkpointing
+
+
+def _base(section: TrainSection, place: Path | str, gpu: bool) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    full = section.method == "full"
+    options: dict[str, Any] = {
+        "dtype": torch.float32 if full else half(gpu),
+        "device_map": {"": torch.cuda.current_device() if gpu else "cpu"},
+        "revision": section.revision if isinstance(place, str) else None,
+    }
+    if section.method == "qlora":
+        options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=half(gpu),
+        )
+    model = AutoModelForCausalLM.from_pretrained(str(place), **options)
+    model.config.use_cache = False
+    return model
+
+
+def _adapted(section: TrainSection, model: Any) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    alpha = int(section.alpha) if float(section.alpha).is_integer() else section.alpha
+    targets = section.targets if isinstance(section.targets, str) else list(section.targets)
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # peft takes any number
+        lora_dropout=section.dropout,
+        target_modules=targets,
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+    )
+    return get_peft_model(model, config)
+
+
+def skeleton(place: Path | str, revision: str | None) -> tuple[Any, list[str]]:
+    """Return a model's configuration and the names of its linear layers, without its weights.
+
+    Raises:
+        DuologueError: it is no causal language model that transformers knows.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    chosen = revision if isinstance(place, str) else None
+    try:
+        config = AutoConfig.from_pretrained(str(place), revision=chosen)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except _FAILURES as error:
+        raise DuologueError(f"{place} is no causal language model: {error}") from error
+    linear = [name for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)]
+    return config, linear
+
+
+def base_digest(place: Path | str, revision: str | None = None) -> str:
+    """Return what tells a base model from any other: of its configuration and its weights' heads.
+
+    A hub's model goes by its name and revision: no weights are fetched for this.
+    """
+    state = hashlib.sha256()
+    if isinstance(place, str):
+        state.update(f"{place}@{revision or ''}".encode())
+        return state.hexdigest()
+    for file in sorted([place / "config.json", *place.glob("*.safetensors")]):
+        if not file.is_file():
+            continue
+        size = file.stat().st_size
+        state.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as stream:
+            state.update(stream.read(_HEAD))
+            stream.seek(max(0, size - _HEAD))
+            state.update(stream.read(_HEAD))
+    return state.hexdigest()
+
+
+def merge(place: Path | str, revision: str | None, adapter: Path, out: Path) -> None:
+    """Write a base model with an adapter's weights added to its own, in bfloat16 safetensors.
+
+    The base is the one before quantization: adding to 4-bit weights would round the adapter away.
+
+    Args:
+        out: a folder that is not there yet; it appears whole.
+
+    Raises:
+        DuologueError: it cannot be loaded or written.
+    """
+    import shutil
+
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    partial = out.with_name(f"_{out.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    chosen = revision if isinstance(place, str) else None
+    try:
+        base = AutoModelForCausalLM.from_pretrained(
+            str(place), dtype=torch.bfloat16, revision=chosen
+        )
+        merged: Any = PeftModel.from_pretrained(base, str(adapter))
+        merged.merge_and_unload(safe_merge=True).save_pretrained(partial)
+        AutoTokenizer.from_pretrained(str(adapter)).save_pretrained(partial)
+        partial.rename(out)
+    except _FAILURES as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DuologueError(f"{out}: the merged model cannot be written: {error}") from error
+
+
+def unmatched(targets: Sequence[str], layers: Sequence[str]) -> list[str]:
+    """Return the targets that name no layer, by its whole name or by its last parts."""
+    return [
+        target
+        for target in targets
+        if not any(layer == target or layer.endswith(f".{target}") for layer in layers)
+    ]
