@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 import specs
 from cluster.adapter_seat import AdapterDialogue
+from cluster.cli import main
+from cluster.person import Noted
+from cluster.play_adapter import Talk
 from cluster.rehearsal import rehearse
 from specs.domain import Domain
 from specs.errors import DuologueError
@@ -206,3 +210,40 @@ def test_where_the_adapter_makes_no_call_the_graph_does(kiosk: Domain) -> None:
 
     dialogue = choosing(kiosk)
     asyncio.run(check())
+
+
+def test_a_person_talks_to_it_in_a_terminal(
+    kiosk: Domain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dialogue = choosing(kiosk)
+    said = [turn.text for turn in dialogue.turns if turn.role == "user"]
+    lines = iter(["/help", "/intents", "/prompt", "/what", *said[:1], "/think", *said[1:]])
+    monkeypatch.setattr(builtins, "input", lambda prompt="": next(lines))
+    talk, _, _ = seated(kiosk, dialogue)
+    asyncio.run(Talk(talk, Noted("the prompt")).play())
+    out = capsys.readouterr().out
+    assert "/think     show, or hide" in out
+    assert "\n  ask, gossip\n" in out
+    assert "    | the prompt" in out
+    assert "there is no command /what" in out
+    assert out.index("thoughts are shown") < out.index('{"intent":"ask"')
+    assert '{"call":"search"' in out
+    assert all(f"keeper: {turn.text}" in out for turn in dialogue.turns if turn.role == "agent")
+    assert out.endswith("(ended)\n")
+
+
+def test_what_holds_no_adapter_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text(
+        '[run]\nname = "r"\n[domain]\npath = "recipe"\n'
+        '[engines.e]\n[roles]\nuser = "e"\nagent = "e"\n'
+    )
+    for arguments, message in (
+        (["--adapter", str(tmp_path)], "holds no adapter: no manifest.json"),
+        (["--adapter", str(tmp_path), "--as", "agent"], "an adapter plays the agent"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(["play", "recipe", "--run", str(tmp_path / "run.toml"), *arguments])
+        assert done.value.code == 2
+        assert message in capsys.readouterr().err
