@@ -152,6 +152,16 @@ def evaluate(run_file: Path, settings: Sequence[str], data: str | None, fresh: b
 
 
 @cli.command()
+@_run_options
+def report(run_file: Path, settings: Sequence[str]) -> None:
+    """Show what RUN_FILE has made, on one page with figures, tables and dialogues to read."""
+    from cluster.report import command
+    from specs.run_file import load
+
+    command(load(run_file, settings))
+
+
+@cli.command()
 @click.argument("run")
 @click.option(
     "--to", "form", type=click.Choice(["trl", "sharegpt", "openai"]), required=True, help="Form."
