@@ -17,7 +17,7 @@ from cluster.made import DomainPlace, Made, read_made
 from cluster.rating import judge_findings, rater
 from cluster.run_folder import RunFolder
 from specs.domain import Domain
-from specs.errors import DuologueError, InputError
+from specs.errors import DuologueError, Finding, InputError
 from specs.parts import Folder
 from specs.records import Dialogue
 from specs.replay import ReplayError, source_of
@@ -25,8 +25,8 @@ from specs.run_file import CurateSection, Filter, RunFile
 from trainer.agent_format import ChatMessage
 from trainer.consistency import follow, inconsistencies
 from trainer.curated import Curated, Task, existing, state
-from trainer.curation import check
 from trainer.curation import curate as curate_round
+from trainer.curation import setting_findings
 from trainer.duplicates import NearDuplicates
 from trainer.examples import agent_card, replayed_messages
 from trainer.measured import Instruments
@@ -58,6 +58,11 @@ def gauges(domain: Domain, run_seed: int) -> Gauges:
     return Gauges(NAMES, examine)
 
 
+def unfit(run: RunFile) -> list[Finding]:
+    """Return what keeps a run's curation from working, as far as no dialogues tell."""
+    return [*setting_findings(run.curate, NAMES), *judge_findings(run)]
+
+
 def curate(run: RunFile, fresh: bool, say: Callable[[str], None]) -> Curated:
     """Curate the dialogues of a run, unless that is done already.
 
@@ -70,8 +75,7 @@ def curate(run: RunFile, fresh: bool, say: Callable[[str], None]) -> Curated:
         InputError: no dialogues, or settings that cannot be.
         DuologueError: the disk is full, and the like; what was there stays.
     """
-    check(run.curate, NAMES)
-    wrong = judge_findings(run)
+    wrong = unfit(run)
     if wrong:
         raise InputError(wrong)
     folder = RunFolder(run.run.out, run.run.name)

@@ -131,6 +131,14 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
     )
 
 
+def unfit(run: RunFile) -> list[Finding]:
+    """Return what keeps a run's evaluation from working, as far as no dialogues tell."""
+    looked = _Look(run, RunFolder(run.run.out, run.run.name))
+    looked.engine()
+    looked.judge()
+    return looked.findings
+
+
 def _messages(dialogues: Iterable[ChatDialogue]) -> Iterable[Sequence[Any]]:
     return (dialogue.messages for dialogue in dialogues)
 

@@ -24,16 +24,10 @@ from trainer.split import split, split_findings, unit
 from trainer.vectors import VectorFile
 
 
-def check(section: CurateSection, names: Iterable[str]) -> None:
-    """Refuse settings that cannot be, before anything is read.
-
-    Raises:
-        InputError: with every finding.
-    """
+def setting_findings(section: CurateSection, names: Iterable[str]) -> list[Finding]:
+    """Return what is wrong with the settings, whatever the dialogues are."""
     wrong = findings(section.filters, names, section.judge is not None)
-    wrong += split_findings(section.validation, section.test)
-    if wrong:
-        raise InputError(wrong)
+    return wrong + split_findings(section.validation, section.test)
 
 
 # -- the stages
@@ -59,7 +53,9 @@ def curate(
         DuologueError: the disk is full, and the like; what was there stays.
     """
     section = task.section
-    check(section, tools.gauges.names)
+    wrong = setting_findings(section, tools.gauges.names)
+    if wrong:
+        raise InputError(wrong)
     curation, parts = state(task)
     names = [part["name"] for part in parts]
     task.quality.create()
