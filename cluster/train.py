@@ -245,7 +245,7 @@ def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
             seats(task.section, there),
         )
         task.folder.create()
-        _drop_others(job)
+        _drop_others(job, say)
         _told(job, train_, validation, say)
         fitted = _watched(job, train_, validation, folder, say)
     manifest = _manifest(task, fitted, train_, validation, time.monotonic() - began)
@@ -280,14 +280,17 @@ def _disk(task: _Task) -> list[Finding]:
     return [Finding(Where(task.round.path), message, "Make room, or set run.out elsewhere.")]
 
 
-def _drop_others(job: Job) -> None:
+def _drop_others(job: Job, say: Say) -> None:
     """Delete the checkpoints of a training whose data or settings were others."""
     from pyarrow import fs as pafs
 
     place = job.checkpoints
     for info in place.fs.get_file_info(pafs.FileSelector(place.path, allow_not_found=True)):
-        if info.base_name != job.digest[:16]:
+        if info.base_name == job.attempt:
+            say("going on from the last checkpoint")
+        else:
             place.fs.delete_dir(info.path)
+            say("data or settings have changed since the last checkpoint: starting over")
 
 
 def _told(job: Job, train_: Examples, validation: Examples, say: Say) -> None:
@@ -358,6 +361,7 @@ def _manifest(
         "steps": fitted.steps,
         "planned_steps": fitted.planned,
         "taken_step": fitted.taken,
+        "resumed_from_step": fitted.resumed,
         "loss": fitted.loss,
         "validation_loss": fitted.validation_loss,
         "trained_parameters": fitted.trainable,

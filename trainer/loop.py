@@ -63,6 +63,7 @@ class Fitted:
         tokens: without padding, of all steps and workers.
         seconds: of all steps, without validation and checkpoints.
         taken: the step whose weights were taken: the last, or the best.
+        resumed: the step of the checkpoint from which the last attempt went on; 0 for none.
     """
 
     packed: bool
@@ -71,6 +72,7 @@ class Fitted:
     steps: int
     planned: int
     taken: int
+    resumed: int
     tokens: int
     seconds: float
     loss: float | None
@@ -185,7 +187,7 @@ class _Keeper:
         self._tokens = [0, *itertools.accumulate(course.tokens())]
         self._seconds, self._since = 0.0, 0.0
         self._best: dict[str, Any] | None = None
-        self._taken = 0
+        self._taken, self._resumed = 0, 0
         self.trainer: Any = None
 
     def attend(self, trainer: Any) -> None:
@@ -197,6 +199,7 @@ class _Keeper:
         from safetensors.torch import load_file
 
         rows = _history(path)
+        self._resumed = max((int(row["step"]) for row in rows), default=0)
         self._seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
         if self.section.patience is not None and (path / _BEST).is_file():
             evaluated = [row for row in rows if "eval_loss" in row]
@@ -325,6 +328,7 @@ class _Keeper:
             steps=step,
             planned=self.course.steps,
             taken=self._taken or step,
+            resumed=self._resumed,
             tokens=self._tokens[step],
             seconds=self._seconds,
             loss=next((row["loss"] for row in reversed(rows) if "loss" in row), None),

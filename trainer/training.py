@@ -224,6 +224,11 @@ class Job:
     seats: Seats
 
     @property
+    def attempt(self) -> str:
+        """The name of the folder in which Ray Train keeps the checkpoints."""
+        return self.digest[:16]
+
+    @property
     def checkpoints(self) -> Folder:
         """Where the checkpoints are."""
         return self.folder.child("checkpoints")
@@ -261,7 +266,7 @@ def launch(job: Job, train: Examples, validation: Examples) -> Fitted:
             num_workers=given.workers, use_gpu=bool(given.gpus), resources_per_worker=each
         ),
         run_config=api.RunConfig(
-            name=job.digest[:16],
+            name=job.attempt,
             storage_path=job.checkpoints.path,
             storage_filesystem=job.checkpoints.fs,
             failure_config=api.FailureConfig(max_failures=job.section.retries),

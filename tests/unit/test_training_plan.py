@@ -1,0 +1,322 @@
+"""What is refused before training starts, in what order examples come, what goes on from where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specs.errors import InputError
+from specs.parts import Folder
+from specs.run_file import TrainSection
+from tests.unit.tiny_model import chat, write_model
+from trainer import weights
+from trainer.adapter import check_adapter, load_manifest, publish
+from trainer.agent_format import ChatMessage
+from trainer.chat_template import IGNORED, ChatEncoder
+from trainer.data import Course, DataFigures, Examples, Layout, Passes, encode
+from trainer.loop import Fitted, Place, fit, stale
+from trainer.training import (
+    Resources,
+    Seats,
+    check_model,
+    cluster_resources,
+    plan_training,
+    seats,
+)
+
+SOME = DataFigures(dialogues=3, tokens=90, trained_tokens=30)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def encoder(model: Path) -> ChatEncoder:
+    from transformers import AutoTokenizer
+
+    return ChatEncoder(AutoTokenizer.from_pretrained(model))
+
+
+def chats(count: int) -> list[list[ChatMessage]]:
+    return [
+        [ChatMessage(m["role"], m["content"], m["train"]) for m in chat(number)]
+        for number in range(count)
+    ]
+
+
+def said(section: TrainSection, resources: Resources, figures: DataFigures = SOME) -> str:
+    return "\n".join(map(str, plan_training(section, figures, resources)))
+
+
+LAPTOP = Resources((2.0,))
+CLUSTER = Resources((16.0, 16.0), gpus=4.0, engine_gpus=3.0)
+
+
+def test_what_can_start_is_not_refused() -> None:
+    assert said(TrainSection(workers=2), LAPTOP) == ""
+    assert said(TrainSection(workers=4), CLUSTER) == ""
+    assert said(TrainSection(workers=1, gpus="own"), CLUSTER) == ""
+    assert said(TrainSection(trainer={"max_grad_norm": 0.5}), LAPTOP) == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "resources", "message"),
+    [
+        ({"workers": 2, "gpus_per_worker": 1}, LAPTOP, "need 2, and the cluster has 0"),
+        ({"workers": 5}, CLUSTER, "need 5, and the cluster has 4"),
+        ({"workers": 2, "gpus": "own"}, CLUSTER, "the engines hold 3 of 4 GPUs"),
+        ({"workers": 3}, LAPTOP, "3 workers need a core each, and the cluster has 2"),
+        ({"trainer": {"lr": 1}}, LAPTOP, "train.trainer.lr: error: transformers has no such"),
+        ({"trainer": {"max_grad_nrm": 1}}, LAPTOP, "did you mean 'max_grad_norm'?"),
+        ({"trainer": {"max_steps": 1}}, LAPTOP, "Set train.max_steps instead."),
+        ({"trainer": {"optim": "sgdd"}}, LAPTOP, "transformers refuses it"),
+        ({"report_to": ["tensorbord"]}, LAPTOP, "'tensorbord' is not installed"),
+    ],
+)
+def test_what_could_not_work_is_refused_before_it_starts(
+    section: dict[str, Any], resources: Resources, message: str
+) -> None:
+    assert message in said(TrainSection(**section), resources)
+
+
+def test_a_train_split_that_nothing_can_be_learned_from(
+    monkeypatch: pytest.MonkeyPatch, encoder: ChatEncoder
+) -> None:
+    assert "holds no dialogues" in said(TrainSection(), LAPTOP, DataFigures())
+    small = TrainSection(window=64)
+    figures = encode(chats(3), encoder, small.window).figures
+    assert "none of its 3 dialogues" in said(small, LAPTOP, figures)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "needs the package bitsandbytes" in said(TrainSection(), LAPTOP)
+
+
+def test_a_model_that_the_settings_do_not_fit(model: Path, tmp_path: Path) -> None:
+    section = TrainSection(window=1024, targets=("q_proj", "v_porj", "self_attn.k_proj"))
+    window, target = map(str, check_model(section, model, "tiny"))
+    assert "1024 tokens are more than tiny takes: 512" in window
+    assert "no layer 'v_porj'; did you mean 'v_proj'?" in target
+    assert check_model(TrainSection(window=512), model, "tiny") == []
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-type"}')
+    assert "no causal language model" in str(check_model(TrainSection(), tmp_path, "odd")[0])
+
+
+def test_cores_and_gpus_are_shared_out() -> None:
+    assert seats(TrainSection(workers=2), Resources((4.0, 3.0))) == Seats(2, 3, 0.0)
+    assert seats(TrainSection(workers=1), LAPTOP) == Seats(1, 2, 0.0)
+    assert seats(TrainSection(workers=4), CLUSTER) == Seats(4, 8, 1.0)
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 9.0, "GPU": 9.0}},
+    ]
+    assert cluster_resources(nodes) == Resources((4.0,), 1.0)
+
+
+def test_a_preset_gives_what_the_run_file_does_not() -> None:
+    section = TrainSection(preset="synthetic_tod", rank=8)
+    assert (section.rank, section.alpha, section.dropout) == (8, 16, 0.1)
+    assert (section.schedule, section.batch, section.accumulate) == ("constant", 4, 4)
+    again = TrainSection.model_validate_json(section.model_dump_json())
+    assert again == section
+    other = TrainSection(preset="self_talk")
+    assert (other.method, other.learning_rate, other.weight_decay) == ("lora", 5e-4, 0.01)
+
+
+# -- the order
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(2, 90), min_size=1, max_size=40),
+    batch=st.integers(1, 4),
+    workers=st.integers(1, 4),
+    packed=st.booleans(),
+    seed=st.integers(0, 3),
+)
+def test_an_epoch_has_every_example_once_and_as_many_passes_for_each_worker(
+    lengths: list[int], batch: int, workers: int, packed: bool, seed: int
+) -> None:
+    section = TrainSection(window=100, batch=batch, epochs=2, seed=seed)
+    layout = Layout.of(lengths, section, workers, packed)
+    course = Course.of(layout, section)
+    assert len(course.rows) == 2 * layout.rows
+    first, second = course.rows[: layout.rows], course.rows[layout.rows :]
+    for rows in (first, second):
+        met = [
+            example
+            for row in rows
+            for rank in range(workers)
+            for at in layout.of_worker(row, rank)
+            for example in layout.sequences[at]
+        ]
+        assert sorted(met) == list(range(len(lengths)))
+    assert all(
+        len(layout.of_worker(row, r)) <= batch for row in course.rows for r in range(workers)
+    )
+    assert sum(course.tokens()) == 2 * sum(lengths)
+    assert Course.of(Layout.of(lengths, section, workers, packed), section) == course
+    shorter = section.model_copy(update={"max_steps": 1})
+    assert Course.of(layout, shorter).rows == course.rows[: section.accumulate]
+
+
+def test_orders_differ_by_epoch_and_by_seed() -> None:
+    lengths = [50 + i % 30 for i in range(40)]
+    for packed in (True, False):
+        layout = Layout.of(lengths, TrainSection(window=100), 1, packed)
+        other = Layout.of(lengths, TrainSection(window=100, seed=1), 1, packed)
+        assert layout.epoch(0) != layout.epoch(1)
+        assert layout.epoch(0) != other.epoch(0)
+
+
+def test_a_worker_that_is_left_over_learns_nothing(encoder: ChatEncoder) -> None:
+    examples = encode(chats(3), encoder, 512)
+    layout = Layout.of(examples.lengths, TrainSection(window=512), 2, packed=False)
+    course = Course.of(layout, TrainSection(epochs=1))
+    one, two = (Passes(examples, course, rank, pad=0) for rank in (0, 1))
+    trained = [[int((p[i]["labels"] != IGNORED).sum()) for i in range(len(p))] for p in (one, two)]
+    assert len(one) == len(two) == 2
+    assert sum(map(sum, trained)) == examples.figures.trained_tokens
+    assert trained[1][-1] == 0
+
+
+def test_cut_dialogues_are_counted(encoder: ChatEncoder) -> None:
+    whole = encode(chats(6), encoder, 4096)
+    assert (whole.figures.cut, whole.figures.unusable, len(whole)) == (0, 0, 6)
+    assert whole.figures.tokens == sum(whole.lengths)
+    window = min(whole.lengths) + 10
+    cut = encode(chats(6), encoder, window)
+    assert cut.figures.cut == sum(length > window for length in whole.lengths)
+    assert cut.figures.dropped_turns >= cut.figures.cut > 0
+    assert max(cut.lengths) <= window
+
+
+# -- the loop
+
+
+def trained(
+    model: Path, examples: Examples, held: Examples, section: TrainSection, **place: Any
+) -> tuple[Any, Fitted]:
+    import torch
+    from transformers import set_seed
+
+    set_seed(section.seed)
+    torch.set_num_threads(1)
+    made = weights.build(section, model, gpu=False)
+    return made, fit(section, made, 0, examples, held, Place(**place))
+
+
+@pytest.mark.parametrize(("method", "packing"), [("lora", True), ("full", False)])
+def test_whoever_goes_on_from_a_checkpoint_makes_the_same_steps(
+    model: Path, encoder: ChatEncoder, tmp_path: Path, method: str, packing: bool
+) -> None:
+    import shutil
+
+    import torch
+
+    examples, held = encode(chats(24), encoder, 512), encode(chats(3), encoder, 512)
+    section = TrainSection.model_validate(
+        {
+            "method": method,
+            "packing": packing,
+            "window": 512,
+            "epochs": 3,
+            "accumulate": 2,
+            "checkpoint_steps": 3,
+            "dropout": 0.2,
+            "learning_rate": 1e-2,
+            "patience": 50,
+        }
+    )
+
+    def report(figures: Any, folder: Path) -> None:
+        shutil.copytree(folder, tmp_path / str(figures["step"]))
+
+    whole, first = trained(model, examples, held, section, report=report)
+    assert first.steps == first.planned > 6
+    assert first.loss is not None
+    assert first.loss < first.log[0]["loss"] - 0.1
+    resumed, second = trained(model, examples, held, section, resume=tmp_path / "3")
+    assert second.resumed == 3
+    for key in ("step", "loss", "eval_loss", "learning_rate"):
+        assert [row.get(key) for row in second.log] == [row.get(key) for row in first.log]
+    ours, theirs = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_training_stops_early_and_takes_the_best(
+    model: Path, encoder: ChatEncoder, tmp_path: Path
+) -> None:
+    import shutil
+
+    examples, held = encode(chats(4), encoder, 512), encode(chats(9)[5:], encoder, 512)
+    section = TrainSection(
+        method="full", window=512, epochs=40, accumulate=1, checkpoint_steps=2, patience=2,
+        learning_rate=0.2, schedule="constant",
+    )  # fmt: skip
+
+    def report(figures: Any, folder: Path) -> None:
+        shutil.copytree(folder, tmp_path / str(figures["step"]))
+
+    made, stopped = trained(model, examples, held, section, report=report)
+    losses = {row["step"]: row["eval_loss"] for row in stopped.log if "eval_loss" in row}
+    assert stopped.steps < stopped.planned
+    assert stopped.taken == min(losses, key=lambda step: losses[step]) < stopped.steps
+    assert stopped.validation_loss == losses[stopped.taken]
+    # A crash behind the last checkpoint: nothing is trained further, the same weights are taken.
+    last, again = trained(
+        model, examples, held, section, resume=tmp_path / str(stopped.steps), report=report
+    )
+    assert (again.steps, again.taken) == (stopped.steps, stopped.taken)
+    theirs = last.state_dict()
+    assert all(bool((v == theirs[name]).all()) for name, v in made.state_dict().items())
+    assert [stale([3.0, 2.0, 2.5, 2.1]), stale([1.0]), stale([])] == [2, 0, 0]
+
+
+# -- the adapter's folder
+
+
+def adapter(folder: Path, **more: Any) -> Path:
+    staged = Folder.of(folder.with_name("_staged"))
+    staged.create()
+    staged.write_bytes("adapter_config.json", b"{}")
+    staged.write_bytes("adapter_model.safetensors", b"")
+    manifest = {"base_model": "tiny", "base_digest": "abc", "method": "lora", **more}
+    publish(staged, Folder.of(folder), manifest)
+    return folder
+
+
+def test_an_adapter_is_refused_on_another_base(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter")
+    assert check_adapter(folder, "tiny") == []
+    (found,) = check_adapter(folder, "huge")
+    assert "was trained on tiny, and would be put on huge" in str(found)
+    assert check_adapter(folder, "/models/tiny", "abc") == []
+    (found,) = check_adapter(folder, "tiny", "def")
+    assert "trained on tiny, and would be put on tiny (def)" in str(found)
+    (folder / "adapter_model.safetensors").unlink()
+    assert "adapter_model" not in str(check_adapter(folder, "tiny")[0])
+    assert "is not whole: *.safetensors is missing" in str(check_adapter(folder, "tiny")[0])
+
+
+def test_a_new_adapter_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter", training="one")
+    (folder / "left-over").write_text("x")
+    adapter(folder, training="two")
+    assert load_manifest(folder)["training"] == "two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
+    assert not (folder / "left-over").exists()
+
+
+def test_a_folder_that_is_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no manifest\.json"):
+        load_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": "another"}))
+    assert "is not Duologue's" in str(check_adapter(tmp_path, "tiny")[0])
+    (tmp_path / "manifest.json").write_text("{")
+    assert "cannot be read" in str(check_adapter(tmp_path, "tiny")[0])
