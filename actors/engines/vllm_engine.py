@@ -104,6 +104,10 @@ class VllmBackend:
         """End the engine's processes; safe to call twice."""
         engine, self._engine = self._engine, None
         if engine is not None:
+            listening = engine.output_handler
+            if listening is not None:  # it would take the processes' end for their death
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
             await asyncio.to_thread(engine.shutdown, 10.0)
             engine.shutdown = _nothing  # its destructor would call it while Python itself ends
 
