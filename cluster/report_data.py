@@ -55,6 +55,10 @@ class Reservoir(Generic[T]):
         if place < self._size:
             self.items[place] = item
 
+    def sample(self, count: int) -> list[T]:
+        """Return some of the sample; the places in it are not equally likely, so it is shuffled."""
+        return self._random.sample(self.items, min(count, len(self.items)))
+
 
 def drawn(rows: Iterable[tuple[str, bool | None]], seed: int, count: int = READ) -> frozenset[str]:
     """Return which dialogues to read: kept and dropped ones by their shares, LEAST of each.
@@ -70,7 +74,7 @@ def drawn(rows: Iterable[tuple[str, bool | None]], seed: int, count: int = READ)
     few = round(count * dropped.seen / seen) if seen else 0
     few = max(few, LEAST, count - len(kept.items))
     few = min(few, max(count - LEAST, count - len(kept.items)), len(dropped.items))
-    return frozenset(kept.items[: count - few] + dropped.items[:few])
+    return frozenset(kept.sample(count - few) + dropped.sample(few))
 
 
 @dataclass(slots=True)
@@ -164,6 +168,8 @@ def gather(folder: RunFolder, seed: int) -> Material:
         message = "there are no finished dialogues to report on"
         raise InputError([Finding(Where(dialogues.path), message, hint)])
     quality = folder.round(0).child("quality") if curated is not None else None
+    if quality is not None and not part_names(quality):
+        quality = None
     chosen = drawn(_verdicts(dialogues, quality), seed)
     return Material(
         _played(dialogues, chosen), _quality(quality, chosen), curated, log, manifest, evaluations

@@ -16,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from cluster.report_data import Step
+from cluster.report_plots import settings
 from specs.domain import Domain
 from specs.drawing import svg
 from specs.graph import label
@@ -162,17 +163,19 @@ def png(drawing: bytes) -> bytes:
 
     root = ET.fromstring(drawing)
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
-    figure = Figure(figsize=(width / _PIXELS, height / _PIXELS))
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.axis("off")
-    for number, element in enumerate(_drawn(root)):
-        kind = element.tag.removeprefix(_SVG)
-        {"rect": _rect, "path": _path, "text": _text}[kind](axes, element, number)
     out = io.BytesIO()
-    dpi = min(1.25 * _PIXELS, _MAX_PIXELS / max(width, height) * _PIXELS)
-    figure.savefig(out, format="png", dpi=dpi, facecolor="white")
+    with settings():
+        figure = Figure(figsize=(width / _PIXELS, height / _PIXELS))
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.axis("off")
+        for number, element in enumerate(_drawn(root)):
+            kind = element.tag.removeprefix(_SVG)
+            {"rect": _rect, "path": _path, "text": _text}[kind](axes, element, number)
+        dpi = min(1.25 * _PIXELS, _MAX_PIXELS / max(width, height) * _PIXELS)
+        figure.savefig(out, format="png", dpi=dpi, facecolor="white")
     return out.getvalue()
 
 
@@ -246,7 +249,6 @@ def _text(axes: Any, element: ET.Element, order: int) -> None:
         fontweight="bold" if name or count else "normal",
         color=style.get("fill", "#0f172a" if name else "#475569"),
         alpha=float(style.get("opacity", "1")),
-        parse_math=False,
         zorder=order,
     )
     if count:

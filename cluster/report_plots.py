@@ -34,18 +34,19 @@ Interval = Mapping[str, float | None]
 
 
 def short(text: str, longest: int = _LONGEST) -> str:
-    """Return a label without control characters, cut to a length that figures have room for."""
-    text = plain(text)
+    """Return a label that XML takes, cut to a length that figures have room for."""
+    text = "".join(one for one in plain(text) if one.isprintable())
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
+def settings() -> Iterator[None]:
+    """Draw with the report's fonts and styles, whatever the machine's own are."""
     import matplotlib
     from matplotlib import font_manager
 
     known = set(font_manager.get_font_names())
-    settings: Any = {
+    ours: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "duologue",
         "text.parse_math": False,
@@ -57,7 +58,7 @@ def _settings() -> Iterator[None]:
         "axes.titlelocation": "left",
         "figure.constrained_layout.use": True,
     }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    with matplotlib.rc_context(ours), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the SVG has the browser's
         yield
 
@@ -71,13 +72,14 @@ def _figure(width: float, height: float) -> Figure:
 def _plot(figure: Figure, name: str, caption: str, alt: str, wide: bool = False) -> Plot:
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None})
+    figure.set_layout_engine("none")  # it stands: no need to lay it out again
     figure.savefig(png, format="png", facecolor="white", dpi=_DPI)
     return Plot(name, caption, alt, png.getvalue(), svg.getvalue(), wide)
 
 
 def funnel(steps: Sequence[tuple[str, int]]) -> Plot:
     """Return how many dialogues are left after each step."""
-    with _settings():
+    with settings():
         figure = _figure(8, 0.8 + 0.34 * len(steps))
         axes = figure.add_subplot()
         counts = [count for _, count in steps]
@@ -93,7 +95,7 @@ def funnel(steps: Sequence[tuple[str, int]]) -> Plot:
 
 def lengths(turns: Counter[int], words: Mapping[str, Counter[int]]) -> Plot:
     """Return how long the dialogues and the utterances are."""
-    with _settings():
+    with settings():
         figure = _figure(10, 3.4)
         left, right = figure.subplots(1, 2)
         _histogram(left, {"": turns})
@@ -148,7 +150,7 @@ def _spread(counts: Counter[int]) -> str:
 
 def coverage(intents: Mapping[str, Share], states: Mapping[str, Share]) -> Plot:
     """Return how often each intent and state came, and how much of it the model worded itself."""
-    with _settings():
+    with settings():
         rows = max(len(intents), len(states), 1)
         figure = _figure(10, 1.0 + 0.24 * rows)
         for axes, title, table in zip(
@@ -178,7 +180,7 @@ def frontier(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> Plot
     Args:
         rows: with `name`, `share` and `means`.
     """
-    with _settings():
+    with settings():
         across = 3
         down = math.ceil(len(measures) / across)
         figure = _figure(10, 0.6 + 2.5 * down + 0.2 * len(rows))
@@ -227,7 +229,7 @@ def diversity(
     before: Mapping[str, float | None], after: Mapping[str, float | None], names: Sequence[str]
 ) -> Plot:
     """Return the corpus measures before and after curation, each on its own scale."""
-    with _settings():
+    with settings():
         figure = _figure(10, 2.4)
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             values = [before.get(name), after.get(name)]
@@ -245,19 +247,19 @@ def diversity(
 def losses(log: Sequence[Mapping[str, Any]]) -> Plot | None:
     """Return the loss curves; None where no loss was written down."""
     curves = {
-        "train": _points(log, "loss"),
-        "validation": _points(log, "eval_loss"),
+        "train": points(log, "loss"),
+        "validation": points(log, "eval_loss"),
     }
     if not any(curves.values()):
         return None
-    with _settings():
+    with settings():
         figure = _figure(8, 3.6)
         axes = figure.add_subplot()
         said = []
-        for (name, points), colour, mark in zip(curves.items(), COLOURS, ("", "o"), strict=False):
-            if points:
-                steps, values = zip(*points, strict=True)
-                mark = mark or ("." if len(points) < 50 else "")
+        for (name, curve), colour, mark in zip(curves.items(), COLOURS, ("", "o"), strict=False):
+            if curve:
+                steps, values = zip(*curve, strict=True)
+                mark = mark or ("." if len(curve) < 50 else "")
                 axes.plot(steps, values, color=colour, marker=mark, markersize=5, label=name)
                 said.append(f"{name} from {values[0]:.3f} to {values[-1]:.3f}")
         axes.set(xlabel="optimizer steps", ylabel="loss (nats a trained token)")
@@ -266,7 +268,8 @@ def losses(log: Sequence[Mapping[str, Any]]) -> Plot | None:
         return _plot(figure, "losses", "The losses.", f"Curves: {'; '.join(said)}.")
 
 
-def _points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+def points(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Return the steps of a training's log at which that figure is there and finite, with it."""
     pairs = ((row.get("step"), row.get(name)) for row in log)
     return [
         (float(step), float(value))
@@ -286,7 +289,7 @@ def intervals(
     Args:
         rows: a figure's title and its value by system.
     """
-    with _settings():
+    with settings():
         figure = _figure(9, 1.1 + 0.5 * len(rows))
         axes = figure.add_subplot()
         step = 0.7 / max(1, len(systems))
@@ -313,7 +316,7 @@ def by_turn(
     buckets: Sequence[str], systems: Mapping[str, Mapping[str, Interval | None]], name: str
 ) -> Plot:
     """Return the intent accuracy by the turn's position, with intervals."""
-    with _settings():
+    with settings():
         figure = _figure(8, 3.4)
         axes = figure.add_subplot()
         for number, (system, found) in enumerate(systems.items()):
@@ -373,7 +376,7 @@ def confusion(
     system: str,
 ) -> Plot:
     """Return a confusion matrix; the shade is the share of the row, the number the count."""
-    with _settings():
+    with settings():
         tall, broad = len(rows), len(columns)
         figure = _figure(2.6 + 0.34 * broad, 2.4 + 0.3 * tall)
         axes = figure.add_subplot()

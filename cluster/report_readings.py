@@ -11,7 +11,7 @@ from cluster.show import DialogueView, plain
 from specs.records import Dialogue
 from trainer.consistency import WHOLE
 
-LONGEST = 4000
+LONGEST = 2000
 """Characters of an utterance that are shown."""
 
 LONGEST_REJECTED = 600

@@ -27,6 +27,7 @@ from cluster.report_plots import (
     losses,
     mean,
     number,
+    points,
     quantile,
 )
 from cluster.show import plain
@@ -80,9 +81,9 @@ def at_a_glance(material: Material) -> list[Tile]:
         share = f"{kept / played:.0%} of those curated" if played else ""
         tiles.append(Tile("dialogues kept", f"{kept:,}", share))
         tiles.append(Tile("training examples", f"{train:,}", "one a dialogue"))
-    last = [row["eval_loss"] for row in material.log or () if "eval_loss" in row]
-    if last:
-        tiles.append(Tile("validation loss", number(min(last)), "lowest"))
+    lowest = min((loss for _, loss in points(material.log or (), "eval_loss")), default=None)
+    if lowest is not None:
+        tiles.append(Tile("validation loss", number(lowest), "lowest"))
     if material.evaluations:
         tiles += _accuracies(material.evaluations[0])
     return tiles
@@ -361,7 +362,7 @@ def evaluated(evaluation: Evaluation | None) -> Section:
     if evaluation is None:
         missing = "Nothing has been evaluated yet."
         return Section("evaluation", "Evaluation", missing=missing, command=EVALUATE)
-    name = "-".join(filter(None, ["evaluation", evaluation.name]))
+    name = _file("-".join(filter(None, ["evaluation", evaluation.name])))
     title = f"Evaluation on {evaluation.name}" if evaluation.name else "Evaluation"
     comparison = evaluation.comparison
     systems = [plain(one) for one in comparison["systems"]]
