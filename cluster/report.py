@@ -15,14 +15,13 @@ import click
 
 from cluster.made import Made, read_made
 from cluster.report_data import Material, gather
+from cluster.report_evaluation import confusions, evaluated
 from cluster.report_page import Page, Section, render
 from cluster.report_readings import readings
 from cluster.report_sections import (
     at_a_glance,
-    confusions,
     consistency,
     covered,
-    evaluated,
     filters,
     graph,
     length,

@@ -22,8 +22,10 @@ from specs.errors import Finding, InputError, Where
 from specs.parts import Folder, part_names, read_dialogues, read_rows
 from specs.records import Dialogue, quality_schema
 from specs.words import words
+from trainer.adapter import MANIFEST
 from trainer.curated import FORMAT as CURATED_FORMAT
 from trainer.curated import SUMMARY
+from trainer.training import LOG
 
 READ = 20
 """Dialogues to read."""
@@ -109,6 +111,22 @@ class Played:
             self.sources[turn.source] += 1
             if turn.source in ("model", "repair"):
                 self.models[turn.model] += 1
+
+
+def quantile(counts: Counter[int], share: float) -> int:
+    """Return the smallest number that at least this share of counted numbers does not exceed."""
+    wanted, seen = share * counts.total(), 0
+    for value in sorted(counts):
+        seen += counts[value]
+        if seen >= wanted:
+            return value
+    return 0
+
+
+def mean(counts: Counter[int]) -> float:
+    """Return the mean of counted numbers; 0 of none."""
+    total = counts.total()
+    return sum(value * count for value, count in counts.items()) / total if total else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +240,7 @@ class _Stages:
 
     def log(self) -> Sequence[Mapping[str, Any]] | None:
         """Return the rows of the training's log."""
-        folder, name = self._round.child("training"), "log.jsonl"
+        folder, name = self._round.child("training"), LOG
         data = self._read(folder, name)
         if data is None:
             return None
@@ -232,9 +250,7 @@ class _Stages:
 
     def manifest(self) -> Mapping[str, Any] | None:
         """Return the adapter's manifest."""
-        return self._object(
-            self._round.child("adapter"), "manifest.json", "duologue train RUN.toml"
-        )
+        return self._object(self._round.child("adapter"), MANIFEST, "duologue train RUN.toml")
 
     def evaluations(self) -> list[Evaluation]:
         """Return the evaluations: of the test split, then those of other data."""

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cluster.report_data import mean, quantile
 from cluster.report_page import Plot
 from cluster.show import plain
 from cluster.summary import Share
@@ -125,22 +126,6 @@ def _histogram(axes: Axes, counted: Mapping[str, Counter[int]]) -> None:
     axes.set_ylim(bottom=0)
     if max(together, default=0) > high:
         axes.annotate(f"last: {high} and more", (1, 1), xycoords="axes fraction", ha="right")
-
-
-def quantile(counts: Counter[int], share: float) -> int:
-    """Return the smallest number that at least this share of counted numbers does not exceed."""
-    wanted, seen = share * counts.total(), 0
-    for value in sorted(counts):
-        seen += counts[value]
-        if seen >= wanted:
-            return value
-    return 0
-
-
-def mean(counts: Counter[int]) -> float:
-    """Return the mean of counted numbers; 0 of none."""
-    total = counts.total()
-    return sum(value * count for value, count in counts.items()) / total if total else 0.0
 
 
 def _spread(counts: Counter[int]) -> str:

@@ -20,9 +20,10 @@ import cluster.report as reporting
 from cluster.curate import curate
 from cluster.rehearsal import rehearse
 from cluster.report import report
-from cluster.report_data import LEAST, READ, drawn
+from cluster.report_data import LEAST, READ, drawn, mean, quantile
 from cluster.report_graph import labelled, png, traffic_svg
-from cluster.report_plots import losses, mean, quantile, short
+from cluster.report_plots import losses, short
+from cluster.report_sections import KINDS
 from cluster.run_folder import RunFolder
 from specs.domain import Domain
 from specs.errors import DuologueError, InputError
@@ -33,6 +34,7 @@ from specs.run_file import RunFile, validate
 from tests.unit.tiny_domain import tiny
 from trainer.bootstrap import Resamples
 from trainer.comparison import comparison, results
+from trainer.consistency import KINDS as INCONSISTENT
 from trainer.evaluation import Prediction
 from trainer.figures import Marked, add_up
 from trainer.scoring import Card, correct
@@ -441,6 +443,10 @@ def test_figures_take_any_label_and_only_finite_numbers() -> None:
     assert losses(rows[:1]) is None
     assert short("a\x00\ufffe\u202eb") == "ab"
     assert len(short("x" * 200)) < 50
+
+
+def test_every_kind_of_inconsistency_has_words() -> None:
+    assert tuple(KINDS) == INCONSISTENT
 
 
 # -- bad input
