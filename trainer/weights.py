@@ -84,7 +84,20 @@ def _base(section: TrainSection, place: Path | str, gpu: bool) -> Any:
         )
     model = AutoModelForCausalLM.from_pretrained(str(place), **options)
     model.config.use_cache = False
+    if section.method == "qlora" and not gpu:
+        _keep_unpacked(model)
     return model
+
+
+def _keep_unpacked(model: Any) -> None:
+    """Keep bitsandbytes from packing weights for inference when the model is evaluated.
+
+    On CPUs with AVX512-BF16 its first evaluation packs them for good, and its product of packed
+    weights passes no gradient on: training would go on, without a word, on wrong gradients.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _adapted(section: TrainSection, model: Any) -> Any:

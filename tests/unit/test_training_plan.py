@@ -211,7 +211,7 @@ def trained(
     return made, fit(section, made, 0, examples, held, Place(**place))
 
 
-@pytest.mark.parametrize(("method", "packing"), [("lora", True), ("full", False)])
+@pytest.mark.parametrize(("method", "packing"), [("lora", True), ("full", False), ("qlora", True)])
 def test_whoever_goes_on_from_a_checkpoint_makes_the_same_steps(
     model: Path, encoder: ChatEncoder, tmp_path: Path, method: str, packing: bool
 ) -> None:
@@ -247,6 +247,31 @@ def test_whoever_goes_on_from_a_checkpoint_makes_the_same_steps(
         assert [row.get(key) for row in second.log] == [row.get(key) for row in first.log]
     ours, theirs = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_an_evaluation_does_not_change_the_gradients_of_a_quantized_model(model: Path) -> None:
+    import torch
+
+    pytest.importorskip("bitsandbytes")
+    ids = torch.arange(3, 40)[None]
+
+    def gradients(learner: Any) -> list[Any]:
+        learner.train()
+        learner.zero_grad()
+        learner(input_ids=ids, labels=ids).loss.backward()
+        return [value.grad.clone() for value in learner.parameters() if value.requires_grad]
+
+    made = weights.build(TrainSection(method="qlora", dropout=0), model, gpu=False)
+    for name, value in made.named_parameters():
+        if "lora_B" in name:  # zeros at first, behind which nothing would have a gradient
+            torch.nn.init.normal_(value, std=0.1)
+    before = gradients(made)
+    made.eval()
+    with torch.no_grad():
+        made(input_ids=ids)
+    after = gradients(made)
+    assert all(bool(one.abs().max() > 0) for one in before)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_training_stops_early_and_takes_the_best(
