@@ -161,6 +161,17 @@ def report(run_file: Path, settings: Sequence[str]) -> None:
     command(load(run_file, settings))
 
 
+@cli.command("run")
+@_run_options
+@click.option("--fresh", is_flag=True, help="Delete what this run has made, and start over.")
+def run_(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
+    """Generate, curate, train, evaluate and report, each where it is still to be done."""
+    from cluster.whole_run import run_all
+    from specs.run_file import load
+
+    run_all(load(run_file, settings), fresh)
+
+
 @cli.command()
 @click.argument("run")
 @click.option(

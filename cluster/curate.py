@@ -11,7 +11,6 @@ from multiprocessing import get_context
 from typing import Any
 
 import click
-from trainer.diversity import CorpusMeasures
 
 from cluster.made import DomainPlace, Made, read_made
 from cluster.rating import judge_findings, rater
@@ -27,6 +26,7 @@ from trainer.consistency import follow, inconsistencies
 from trainer.curated import Curated, Task, existing, state
 from trainer.curation import curate as curate_round
 from trainer.curation import setting_findings
+from trainer.diversity import CorpusMeasures
 from trainer.duplicates import NearDuplicates
 from trainer.examples import agent_card, replayed_messages
 from trainer.measured import Instruments

@@ -42,6 +42,7 @@ from trainer.training import (
     plan_training,
     read_log,
     seats,
+    setting_findings,
 )
 from trainer.weights import base_digest, merge, quiet
 
@@ -162,14 +163,29 @@ def base_model(run: RunFile) -> tuple[str, str | None]:
     raise InputError([Finding(Where("train.model"), message, hint)])
 
 
-def _task(run: RunFile, round_: Folder) -> _Task:
-    findings: list[Finding] = []
-    name, revision = base_model(run)
-    place: Path | str = ""
+def unfit(run: RunFile) -> list[Finding]:
+    """Return what keeps a run's training from working, as far as no examples tell."""
+    findings = setting_findings(run.train)
     try:
-        place = resolve_model(name, revision)
+        name, revision = base_model(run)
+    except InputError as error:
+        return [*findings, *error.findings]
+    place, missing = _resolved(name, revision)
+    if missing:
+        return [*findings, *missing]
+    return [*findings, *check_model(run.train, place, name)]
+
+
+def _resolved(name: str, revision: str | None) -> tuple[Path | str, list[Finding]]:
+    try:
+        return resolve_model(name, revision), []
     except EngineError as error:
-        findings.append(Finding(Where("train.model"), str(error)))
+        return "", [Finding(Where("train.model"), str(error))]
+
+
+def _task(run: RunFile, round_: Folder) -> _Task:
+    name, revision = base_model(run)
+    place, findings = _resolved(name, revision)
     files: dict[str, ChatFile] = {}
     for side in ("train", "validation"):
         try:

@@ -89,9 +89,13 @@ def plan_training(
     return [
         *_data_findings(section, figures),
         *_place_findings(section, resources),
-        *_package_findings(section),
-        *_argument_findings(section),
+        *setting_findings(section),
     ]
+
+
+def setting_findings(section: TrainSection) -> list[Finding]:
+    """Return what is wrong with the settings, whatever is trained on, and wherever."""
+    return [*_package_findings(section), *_argument_findings(section)]
 
 
 def _finding(key: str, message: str, hint: str = "") -> Finding:
