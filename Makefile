@@ -24,8 +24,8 @@ setup: $(stamp) ## make .venv with everything in it (a few minutes, once)
 $(stamp):
 	@sh .ci/setup $@
 
-demo: setup ## write dialogues with RUN (default: the demo) and show number INDEX of them
-	$(quiet) $(py) -m cluster.cli generate $(RUN)
+demo: setup ## write dialogues, learn from them, measure that; show dialogue INDEX (RUN=specs/runs/demo.toml)
+	$(quiet) $(py) -m cluster.cli run $(RUN)
 	$(quiet) $(py) -m cluster.cli show $(RUN) --index $(INDEX)
 
 test: setup ## every test that needs no GPU (PYTEST_ARGS='-k name' for some)

@@ -31,6 +31,9 @@ from specs.words import (
 GROUNDED_SHARE = 0.75
 """Least share of an utterance's content words that its material must hold."""
 
+SENTENCE_SHARE = 0.65
+"""The same, of each sentence that has two words or more from nowhere."""
+
 FOREIGN_RUN = 3
 """Content words in a row from nowhere that make an invented clause, however long the rest is."""
 
@@ -83,6 +86,7 @@ _BOILERPLATE = regex.compile(
 _RUN_ON = regex.compile(r"[.!?](?:(?<=\p{Ll}.)\p{Lu}|(?<=\p{Ll}{2}.)\p{Ll}{3})|[:：]\s*$")
 """A sentence glued to the next, or one that announces another: the model went past its end."""
 
+_SENTENCE_END = regex.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _LIST_MARK = regex.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
 _PLACEHOLDER = regex.compile(r"\{\{|\}\}|\[(?:[^\]\d]{1,40})\]|<[a-z_ ]{2,30}>|https?://|\*\*|```")
 
@@ -170,6 +174,16 @@ def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdic
     return 1.0, True
 
 
+def _avoids(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    """Whether none of these is said: a word, or several in a row."""
+    spoken = words(utterance.text)
+    for value in values:
+        run = words(str(value))
+        if run and any(spoken[i : i + len(run)] == run for i in range(len(spoken))):
+            return None, False
+    return None, True
+
+
 def _picks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     """Whether an item is chosen, by its number (from 1) or by its title and no other's."""
     items, number = list(values[0]), int(values[1])
@@ -186,26 +200,29 @@ def _picks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
 
 
 def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
-    spoken = content_words(utterance.text)
-    if not spoken:
-        return 1.0, True
     material = vocabulary(*_texts(values), utterance.heard, utterance.instruction)
     phrases = utterance.phrases
     if phrases is None:
         phrases = vocabulary(*literals(speech))
     known = unknown = run = foreign = 0
-    for word in spoken:
-        if word in material:
-            known += 1
-            run = 0
-        elif word not in phrases:
-            if is_number(word):
-                return 0.0, False  # an invented number misleads however much else is right
-            unknown += 1
-            run += 1
-            foreign = max(foreign, run)
+    padding = False
+    for sentence in _SENTENCE_END.split(utterance.text):
+        before = known, unknown
+        for word in content_words(sentence):
+            if word in material:
+                known += 1
+                run = 0
+            elif word not in phrases:
+                if is_number(word):
+                    return 0.0, False  # an invented number misleads however much else is right
+                unknown += 1
+                run += 1
+                foreign = max(foreign, run)
+        own, strange = known - before[0], unknown - before[1]
+        # One sentence from the material does not vouch for what is made up behind it.
+        padding = padding or (strange >= 2 and own < SENTENCE_SHARE * (own + strange))
     share = known / (known + unknown) if known + unknown else 1.0
-    return share, share >= GROUNDED_SHARE and foreign < FOREIGN_RUN
+    return share, share >= GROUNDED_SHARE and foreign < FOREIGN_RUN and not padding
 
 
 def phrases_of(domain: Domain) -> Vocabulary:
@@ -369,6 +386,7 @@ CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
     "grounded": _grounded,
     "lists": _lists,
     "asks": _asks,
+    "avoids": _avoids,
     "picks": _picks,
     "rewords": _rewords,
     "tells": _tells,

@@ -75,6 +75,27 @@ def test_grounded(text: str, passes: bool) -> None:
     assert judge("grounded", text, DOCUMENT, reference="It takes {{ v0 }} in all.") is passes
 
 
+def test_one_sentence_does_not_vouch_for_what_is_made_up_behind_it() -> None:
+    step = "Serve the pad thai with the peanuts, the remaining beansprouts and the lime wedges."
+    assert judge("grounded", f"Now serve it. {step}", step)
+    assert not judge("grounded", f"{step} The lime wedges taste refreshing with basil.", step)
+    assert not judge("grounded", f"{step} The skillet cools on a rack.", step)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("The first step, please.", False),
+        ("And the first? Step on it.", False),  # words count, as in every check
+        ("What is the first of the steps?", True),
+        ("I can't take that.", False),
+        ("I can take that.", True),
+    ],
+)
+def test_avoids(text: str, passes: bool) -> None:
+    assert judge("avoids", text, "first step", "can't") is passes
+
+
 def test_grounded_in_another_script() -> None:
     document = {"steps": ["玉ねぎを炒めて、豆を入れます。"]}
     assert judge("grounded", "次は玉ねぎを炒めて、豆を入れます。", document)
