@@ -11,10 +11,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from trainer.chat_template import ChatEncoder
 from trainer.data import Examples, encode
 from trainer.loop import Fitted
 from trainer.training import (
+    LOG,
     Job,
     Resources,
     check_model,
@@ -297,16 +300,19 @@ def _disk(task: _Task) -> list[Finding]:
 
 
 def _drop_others(job: Job, say: Say) -> None:
-    """Delete the checkpoints of a training whose data or settings were others."""
+    """Delete the checkpoints, and the log, of a training whose data or settings were others."""
     from pyarrow import fs as pafs
 
     place = job.checkpoints
-    for info in place.fs.get_file_info(pafs.FileSelector(place.path, allow_not_found=True)):
-        if info.base_name == job.attempt:
-            say("going on from the last checkpoint")
-        else:
+    found = place.fs.get_file_info(pafs.FileSelector(place.path, allow_not_found=True))
+    for info in found:
+        if info.base_name != job.attempt:
             place.fs.delete_dir(info.path)
             say("data or settings have changed since the last checkpoint: starting over")
+    if job.attempt in {info.base_name for info in found}:
+        say("going on from the last checkpoint")
+    else:
+        job.folder.delete(LOG)
 
 
 def _told(job: Job, train_: Examples, validation: Examples, say: Say) -> None:
@@ -429,7 +435,10 @@ def _merge(task: _Task, manifest: Mapping[str, Any], say: Say) -> None:
     if problems:
         raise InputError(problems)
     _forget(out)
-    merge(task.place, task.section.revision, Path(task.adapter.path), Path(out.path))
+    # In a process of its own: it gives the memory back, and an engine may fork from this one.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        paths = Path(task.adapter.path), Path(out.path)
+        pool.submit(merge, task.place, task.section.revision, *paths).result()
     out.write_bytes(MANIFEST, f"{dump_json(manifest)}\n".encode())
     say(f"merged into {out.path}")
 

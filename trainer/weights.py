@@ -170,6 +170,7 @@ def merge(place: Path | str, revision: str | None, adapter: Path, out: Path) -> 
     """
     import shutil
 
+    quiet()
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
