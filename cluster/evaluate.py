@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from actors.prompts import Prompt
-from actors.seat import Seat, request
+from actors.seat import Seat
 from cluster.evaluation_plan import (
     BIGRAM,
     MAJORITY,
@@ -27,9 +27,9 @@ from cluster.evaluation_plan import (
     make_plan,
 )
 from cluster.progress import PLAIN_EVERY_S, duration
+from cluster.rating import ask_judge
 from cluster.run_folder import RunFolder
 from cluster.single_engine import started
-from specs.engine import Sampling
 from specs.errors import Unavailable
 from specs.parts import Folder
 from specs.run_file import EngineSection, RunFile
@@ -49,7 +49,7 @@ from trainer.evaluation import (
 )
 from trainer.few_shot import example_turns, fitting_examples, schemas
 from trainer.figures import add_up
-from trainer.judge import MAX_TOKENS, SCHEMA, rating_messages, read_rating
+from trainer.judge import SCHEMA, rating_messages, read_rating
 from trainer.marking import Kept, keep, kept, mark, rated
 from trainer.scoring import phrase_words
 
@@ -286,13 +286,8 @@ class _Judge:
         Raises:
             Unavailable: when it does not answer.
         """
-        seat = self.seat
         prompt = Prompt(messages=rating_messages(before, answer), schema=SCHEMA)
-        sampling = Sampling(MAX_TOKENS, seed=0, temperature=0.0, schema=SCHEMA)
-        tokens = seat.encode(prompt) if seat.tokenizer is not None else []
-        asked = request(seat, f"judge:{self.system}:{name}", prompt, sampling, tokens, (), 0)
-        reply = await seat.client.ask(asked, name)
-        seat.client.release(name)
+        reply = await ask_judge(self.seat, f"judge:{self.system}:{name}", prompt)
         if reply.failure is not None:
             if reply.failure.permanent:
                 return None

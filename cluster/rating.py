@@ -10,7 +10,7 @@ from actors.engines.models import load_tokenizer
 from actors.prompts import Prompt
 from actors.seat import Seat, request
 from cluster.single_engine import started
-from specs.engine import Message, Sampling
+from specs.engine import Answer, Message, Sampling
 from specs.errors import Finding, InputError, Where, nearest
 from specs.run_file import RunFile
 from specs.seeds import digest
@@ -70,17 +70,26 @@ def rater(run: RunFile) -> Iterator[Rate | None]:
             runner.run(stack.aclose())
 
 
+async def ask_judge(seat: Seat, name: str, prompt: Prompt) -> Answer:
+    """Ask a judge's engine for one rating, greedily and under the schema; failures are answers.
+
+    Args:
+        name: of what is rated, unique among all that is.
+    """
+    sampling = Sampling(MAX_TOKENS, seed=0, temperature=0.0, schema=SCHEMA)
+    tokens = seat.encode(prompt) if seat.tokenizer is not None else []
+    answer = await seat.client.ask(request(seat, name, prompt, sampling, tokens, (), 0), name)
+    seat.client.release(name)
+    return answer
+
+
 async def _rate_all(seat: Seat, transcripts: Sequence[str]) -> list[float | None]:
     return list(await asyncio.gather(*(_rate(seat, text) for text in transcripts)))
 
 
 async def _rate(seat: Seat, transcript: str) -> float | None:
     name = digest("judge", transcript)
-    prompt = rating_prompt(transcript, seat.info.window)
-    sampling = Sampling(MAX_TOKENS, seed=0, temperature=0.0, schema=SCHEMA)
-    tokens = seat.encode(prompt) if seat.tokenizer is not None else []
-    answer = await seat.client.ask(request(seat, name, prompt, sampling, tokens, (), 0), name)
-    seat.client.release(name)
+    answer = await ask_judge(seat, name, rating_prompt(transcript, seat.info.window))
     return read_rating(answer.candidates[0].text) if answer.candidates else None
 
 

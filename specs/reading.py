@@ -16,6 +16,7 @@ from specs import yaml_source as source
 from specs.domain import Case, SlotType
 from specs.errors import ExpressionError, Finding, Where, nearest
 from specs.expressions import Expression, Template
+from specs.values import kind_of
 
 PROMPT_LIMIT = 100_000
 FINDING_LIMIT = 500
@@ -252,17 +253,6 @@ def _expression_source(node: source.Node) -> str:
         return "[" + ", ".join(_expression_source(item) for item in node.items) + "]"
     pairs = (f"{json.dumps(key)}: {_expression_source(one)}" for key, one in node.items.items())
     return "{" + ", ".join(pairs) + "}"
-
-
-def kind_of(value: Any) -> SlotType:
-    """Return the type that a value is written in."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, float):
-        return "number"
-    return "list" if isinstance(value, list) else "text"
 
 
 def fits(value: Any, kind: str) -> bool:

@@ -8,8 +8,9 @@ from typing import cast
 
 from specs import yaml_source as source
 from specs.domain import CheckCall, Example, Intent, Reference, Slot, SlotType, Speech
-from specs.reading import TYPES, Reader, kind_of
+from specs.reading import TYPES, Reader
 from specs.syntax import SyntaxFault, split_call
+from specs.values import kind_of
 
 SPEECH_KEYS = frozenset({"say", "examples", "reference", "checks"})
 _INTENT_KEYS = SPEECH_KEYS | {"description", "slots"}

@@ -55,3 +55,14 @@ def _boolean(value: Any) -> bool:
             raise ValueError
         return value.strip().lower() == "true"
     return bool(value)
+
+
+def kind_of(value: Any) -> SlotType:
+    """Return the type that a value is written in."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    return "list" if isinstance(value, list) else "text"

@@ -10,7 +10,8 @@ from specs import yaml_source as source
 from specs.domain import Goal, Json, Outcome, RoleCard, SlotType, Table, Tool, Variable
 from specs.errors import Where
 from specs.expressions import Template
-from specs.reading import TYPES, Reader, fits, kind_of
+from specs.reading import TYPES, Reader, fits
+from specs.values import kind_of
 
 TABLE_LIMIT = 64 * 1024 * 1024
 _VARIABLE_KEYS = frozenset({"type", "of", "init", "draw"})

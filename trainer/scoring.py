@@ -16,7 +16,7 @@ from typing import Any
 
 from specs.domain import SlotType
 from specs.records import dump_json
-from specs.values import typed
+from specs.values import kind_of, typed
 from specs.words import content_words, is_number, normalize, number_forms, vocabulary, words
 from trainer.agent_format import (
     ChatMessage,
@@ -77,15 +77,8 @@ def _add(known: dict[str, SlotType], values: Mapping[str, Any]) -> None:
 
 def json_type(value: Any) -> SlotType:
     """Return the type that a JSON value looks like; whatever is none of them counts as an id."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, float):
-        return "number"
-    if isinstance(value, list | tuple):
-        return "list"
-    return "text" if isinstance(value, str) else "id"
+    kind = kind_of(value)
+    return "id" if kind == "text" and not isinstance(value, str) else kind
 
 
 # -- values

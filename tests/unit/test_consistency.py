@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,25 +14,12 @@ from cluster.domain_commands import TEMPLATE
 from cluster.rehearsal import rehearse
 from specs.domain import Domain
 from specs.loader import open_domain
-from specs.records import Dialogue, StopReason, Turn, dialogue_from_row, dialogue_row
+from specs.records import Dialogue, StopReason, Turn
 from specs.replay import OtherSource, source_of
+from tests.unit.kiosk import SEED, kiosk, played
 from tests.unit.tiny_domain import changed as text_changed
 from tests.unit.tiny_domain import tiny
 from trainer.consistency import KINDS, Inconsistency, Tally, follow, inconsistencies
-
-SEED = 3
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
-
-
-@cache
-def played() -> tuple[Dialogue, ...]:
-    rows = [dialogue_row(dialogue) for dialogue in rehearse(kiosk(), 30, 0, SEED)]
-    return tuple(map(dialogue_from_row, rows))
 
 
 def found(dialogue: Dialogue, domain: Domain | None = None) -> list[Inconsistency]:

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from actors.single_prompt import SinglePrompt
-from cluster.rehearsal import rehearse
-from specs.domain import Domain
 from specs.plan import PlanSource, make_plan
-from specs.records import Dialogue, PathStep, dialogue_from_row, dialogue_row
+from specs.records import Dialogue, PathStep
 from specs.replay import Replayed, ReplayError, replay, source_of
+from tests.unit.kiosk import SEED, kiosk, played
 from tests.unit.scripted import make_cast
 from tests.unit.test_single_prompt import Writer
-from tests.unit.tiny_domain import tiny
-
-SEED = 3
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
-
-
-@cache
-def played() -> tuple[Dialogue, ...]:
-    rows = [dialogue_row(dialogue) for dialogue in rehearse(kiosk(), 30, 0, SEED)]
-    return tuple(map(dialogue_from_row, rows))
 
 
 def again(dialogue: Dialogue) -> list[Replayed]:
