@@ -248,9 +248,7 @@ class _Look:
         return engine
 
     def learners(self, engine: EngineSection | None) -> list[Learner]:
-        """Return the systems that models play: the adapter first."""
-        if engine is None:
-            return []
+        """Return the systems that models play: the adapter first; none without their engine."""
         own = self._learner(ADAPTER, self.folder, engine)
         found = [own] if own else []
         arm = self.run.evaluate.arm
@@ -258,13 +256,13 @@ class _Look:
             other = RunFolder.at(arm)
             learner = self._learner(_arm_name(other), other, engine)
             found += [learner] if learner else []
-        if UNTUNED in self.run.evaluate.opponents:
+        if engine is not None and UNTUNED in self.run.evaluate.opponents:
             count = self.run.evaluate.examples
             about = f"{engine.model} as it is, {count} examples, constrained to the format"
             found.append(Learner(UNTUNED, engine, about=about))
         return found
 
-    def _learner(self, name: str, run: RunFolder, engine: EngineSection) -> Learner | None:
+    def _learner(self, name: str, run: RunFolder, engine: EngineSection | None) -> Learner | None:
         folder = run.round(0).child("adapter")
         if MANIFEST not in folder.names():
             where = folder.path if name == ADAPTER else f"evaluate.arm: {folder.path}"
@@ -273,6 +271,8 @@ class _Look:
         if not folder.local:
             hint = "Copy the run to a disk that this machine sees, and name that (run.out)."
             self.wrong(folder.path, "an adapter is served from a local folder only", hint)
+            return None
+        if engine is None:
             return None
         problems = check_adapter(Path(folder.path), engine.model, self.base_digest)
         self.findings += problems
