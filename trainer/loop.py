@@ -22,7 +22,7 @@ from typing import Any
 from specs.run_file import TrainSection
 from trainer.chat_template import IGNORED
 from trainer.data import Course, Examples, Layout, Passes, validation_passes
-from trainer.packing import keeps_apart
+from trainer.packing import Batch, keeps_apart, narrowed, narrows
 
 LOGGED = 200
 """About how many times the loss is written down."""
@@ -110,7 +110,9 @@ def fit(
     packed = section.packing and keeps_apart(model, vocabulary)
     course = Course.of(Layout.of(train.lengths, section, place.workers, packed), section)
     with tempfile.TemporaryDirectory(prefix="duologue-train-") as folder:
-        keeper = _Keeper(section, course, validation, place, pad, Path(folder))
+        smoothed = section.trainer.get("label_smoothing_factor")  # shifts labels by itself
+        shape = narrowed if not smoothed and narrows(model, vocabulary) else _whole
+        keeper = _Keeper(section, course, validation, place, pad, Path(folder), shape)
         trainer = _trainer(keeper, model, Passes(train, course, place.rank, pad))
         keeper.attend(trainer)
         if place.resume is None or not _stopped(section, place.resume):
@@ -118,6 +120,10 @@ def fit(
         else:
             keeper.restore(place.resume)
         return keeper.finished()
+
+
+def _whole(batch: Batch) -> Batch:
+    return batch
 
 
 def _stopped(section: TrainSection, checkpoint: Path) -> bool:
@@ -181,8 +187,10 @@ class _Keeper:
         place: Place,
         pad: int,
         folder: Path,
+        shape: Callable[[Batch], Batch],
     ) -> None:
         self.section, self.course, self.place, self.folder = section, course, place, folder
+        self.shape = shape
         self._validation, self._pad = validation, pad
         self._tokens = [0, *itertools.accumulate(course.tokens())]
         self._seconds, self._since = 0.0, 0.0
@@ -269,7 +277,7 @@ class _Keeper:
         )  # fmt: skip
         total = torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
-            for batch in passes:
+            for batch in map(self.shape, passes):
                 count = int((batch["labels"] != IGNORED).sum())
                 if count:
                     loss = trainer.model(**trainer._prepare_inputs(batch)).loss
@@ -358,7 +366,7 @@ def _trainer(keeper: _Keeper, model: Any, passes: Passes) -> Any:
             # Its own generator: an iterator would draw from the one that dropout draws from.
             return DataLoader(
                 passes,  # type: ignore[arg-type]  # it has all that a dataset needs
-                collate_fn=lambda batches: batches[0],
+                collate_fn=lambda batches: keeper.shape(batches[0]),
                 generator=torch.Generator(),
                 pin_memory=keeper.place.gpu,
             )

@@ -186,6 +186,56 @@ def keeps_apart(model: Any, vocabulary: int) -> bool:
     return bool(apart <= tolerance * alone.abs().max())
 
 
+def narrowed(batch: Batch) -> Batch:
+    """Return a batch for which a model computes logits only where loss falls.
+
+    Half of a dialogue's tokens and more are not the agent's, and the product with the vocabulary is
+    a small model's largest. `labels` and `shift_labels`, of shape (rows, kept), are what follows
+    each of the `logits_to_keep`: the positions, alike for all rows, behind which any row learns a
+    token (the first one where none does: models fail on none at all).
+    """
+    import torch
+
+    labels = batch["labels"]
+    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    kept = (following != IGNORED).any(dim=0).nonzero()[:, 0]
+    if not len(kept):
+        kept = torch.zeros(1, dtype=torch.int64)
+    targets = following[:, kept]
+    return {**batch, "labels": targets, "shift_labels": targets, "logits_to_keep": kept}
+
+
+def narrows(model: Any, vocabulary: int) -> bool:
+    """Whether a model's loss of a narrowed batch is its loss of the whole one.
+
+    Not every architecture knows these arguments, and one that overlooks them would learn something
+    else. Costs two short forward passes; the model's mode is left as it was.
+
+    Args:
+        model: a causal language model of transformers.
+        vocabulary: how many token ids there are.
+    """
+    import torch
+
+    draws = random.Random(1)
+    example = Encoded([draws.randrange(vocabulary) for _ in range(12)], [False] * 6 + [True] * 6)
+    whole = collate_packed([[example]], 0)
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    losses = []
+    try:
+        with torch.no_grad():
+            for batch in (whole, narrowed(whole)):
+                given = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+                losses.append(float(model(**given).loss))
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        return False
+    finally:
+        model.train(training)
+    return abs(losses[0] - losses[1]) <= 0.02 * abs(losses[0])
+
+
 def _logits(model: Any, sequences: Sequence[Sequence[Encoded]]) -> Any:
     batch = collate_packed(sequences, 0)
     device = next(model.parameters()).device

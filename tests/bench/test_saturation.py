@@ -1,7 +1,9 @@
 """Engine saturation: the whole system against the same engine given everything at once.
 
 The system plays dialogues with a real engine, and every request it sends is recorded. The limit is
-the same engine, its prefix cache cold, given the same requests all at once in dialogue order.
+the same engine, its prefix cache cold, given the same requests all at once in dialogue order; the
+steady part (past the first dialogues, and before there are none left to begin) has a limit of its
+own: the requests that were answered in it, since requests of other states cost otherwise.
 Beside it, in the same run: as many dialogues alive as the engine decodes at once, a barrier after
 every turn, and three dialogues at a time. Prints tokens a second and shares of the limit.
 
@@ -53,6 +55,7 @@ class Recording:
     client: EngineClient
     asked: list[tuple[int, Request]] = field(default_factory=list)
     done: list[tuple[float, int]] = field(default_factory=list)
+    answered: list[tuple[int, Request]] = field(default_factory=list)
     barrier: Callable[[], Any] | None = None
 
     async def ask(self, request: Request, dialogue: str) -> Answer:
@@ -61,7 +64,14 @@ class Recording:
             await self.barrier()
         answer = await self.client.ask(request, dialogue)
         self.done.append((time.monotonic(), answer.completion_tokens))
+        self.answered.append((request.priority, request))
         return answer
+
+    def between(self, first: float, last: float) -> tuple[list[Request], int]:
+        """Return what was answered in a stretch of time, in dialogue order, and its tokens."""
+        inside = [place for place, (at, _) in enumerate(self.done) if first < at <= last]
+        pairs = sorted((self.answered[place] for place in inside), key=lambda pair: pair[0])
+        return [request for _, request in pairs], sum(self.done[place][1] for place in inside)
 
     def release(self, dialogue: str) -> None:
         self.client.release(dialogue)
@@ -69,23 +79,20 @@ class Recording:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one way of playing came to: tokens, seconds, and tokens a second in the steady part."""
+    """What one way of playing came to: tokens and seconds."""
 
     tokens: int
     seconds: float
-    steady: float
 
     @property
-    def overall(self) -> float:
+    def speed(self) -> float:
+        """Tokens a second."""
         return self.tokens / self.seconds
 
 
-def figures(began: float, done: Sequence[tuple[float, int]], lead: float, drain: float) -> Figures:
-    """Return the figures; the steady part leaves these shares of the time out at both ends."""
-    seconds = done[-1][0] - began
-    first, last = began + lead * seconds, began + (1 - drain) * seconds
-    steady = sum(tokens for at, tokens in done if first < at <= last) / (last - first)
-    return Figures(sum(tokens for _, tokens in done), seconds, steady)
+def figures(began: float, done: Sequence[tuple[float, int]]) -> Figures:
+    """Return the figures from the first request to the last answer."""
+    return Figures(sum(tokens for _, tokens in done), done[-1][0] - began)
 
 
 class Barrier:
@@ -158,7 +165,7 @@ class Bench:
             )
         )
         await client.close()
-        return figures(began, recording.done, 0.1, 0.1)
+        return figures(began, recording.done)
 
 
 @pytest.fixture
@@ -171,7 +178,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     domain = open_domain("recipe")
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     try:
-        make: Any = ray.remote(ReplicaActor).options(num_cpus=0, max_concurrency=4000)
+        make: Any = ray.remote(ReplicaActor).options(
+            num_cpus=0, num_gpus=run.engines["cpu"].gpus or 0, max_concurrency=4000
+        )
         engine = make.remote(run.engines["cpu"], "bench-0")
         info = ray.get(engine.start.remote())
         retriever = start_actor(RetrievalSection())
@@ -188,24 +197,29 @@ def test_saturation(bench: Bench, capsys: Any) -> None:
 async def measure(bench: Bench, capsys: Any) -> None:
     began = time.monotonic()
     recording = await bench.play("system", DIALOGUES, ALIVE)
+    system = figures(began, recording.done)
     # Steady: past the first dialogues' lifetimes, and before the ledger runs dry.
-    lead, drain = 0.15, min(0.5, 1.2 * ALIVE / DIALOGUES)
-    system = figures(began, recording.done, lead, drain)
+    first = began + 0.15 * system.seconds
+    last = began + (1 - min(0.5, 1.2 * ALIVE / DIALOGUES)) * system.seconds
+    inside, tokens = recording.between(first, last)
+    steady = Figures(tokens, last - first)
     requests = [request for _, request in sorted(recording.asked, key=lambda pair: pair[0])]
     limit = await bench.limit(requests)
+    of_steady = await bench.limit(inside)
 
-    def tell(name: str, speed: float) -> None:
+    def tell(name: str, one: Figures, most: Figures) -> None:
         with capsys.disabled():
-            print(f"  {name}: {speed:.1f} tokens/s, {speed / limit.overall:.3f} of the limit")
+            share = one.speed / most.speed
+            print(f"  {name}: {one.speed:.1f} of {most.speed:.1f} tokens/s, {share:.3f}")
 
     with capsys.disabled():
         print(
             f"\nsaturation: {DIALOGUES} dialogues of up to {TURNS} turns, {len(requests)} requests,"
-            f" {system.tokens} tokens written in {system.seconds:.0f} s; engine of {RUNNING}"
+            f" {system.tokens} tokens written in {system.seconds:.0f} s, {steady.seconds:.0f} s of "
+            f"them steady; engine of {RUNNING}; beside the limit (all at once, cold cache)"
         )
-        print(f"  limit (all at once, cold cache): {limit.overall:.1f} tokens/s")
-    tell(f"{ALIVE} alive, steady", system.steady)
-    tell(f"{ALIVE} alive, start and drain in it", system.overall)
+    tell(f"{ALIVE} alive, steady", steady, of_steady)
+    tell(f"{ALIVE} alive, start and drain in it", system, limit)
     few = max(RUNNING, DIALOGUES // 4)
     for name, dialogues, alive, barrier in (
         (f"{RUNNING} alive", 2 * few, RUNNING, False),
@@ -216,4 +230,4 @@ async def measure(bench: Bench, capsys: Any) -> None:
         played = await bench.play(
             name.replace(" ", "-").replace(",", ""), dialogues, alive, barrier
         )
-        tell(name, figures(began, played.done, 0.0, 0.0).overall)
+        tell(name, figures(began, played.done), limit)

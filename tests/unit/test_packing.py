@@ -15,6 +15,8 @@ from trainer.packing import (
     collate_packed,
     collate_padded,
     keeps_apart,
+    narrowed,
+    narrows,
     length_grouped_batches,
     pack,
     padding_share,
@@ -119,6 +121,42 @@ def test_a_model_is_asked_whether_it_keeps_examples_apart() -> None:
     assert keeps_apart(model("eager").train(), VOCABULARY)
     assert model("eager").training
     assert not keeps_apart(model("sdpa", "mamba"), VOCABULARY)
+
+
+def test_a_narrowed_batch_teaches_what_the_whole_one_does() -> None:
+    import torch
+
+    one, two, three = example(1, 12), example(2, 20), example(3, 7)
+    quiet = Encoded(one.ids, [False] * len(one.ids))
+    for whole in (
+        collate_packed([[one, two], [three]], pad=0),
+        collate_padded([one, two, quiet], pad=0),
+    ):
+        losses, gradients = [], []
+        for batch in (whole, narrowed(whole)):
+            learner = model("sdpa")
+            learner.zero_grad()
+            loss = learner(**batch).loss
+            loss.backward()
+            losses.append(loss.item())
+            gradients.append(learner.get_input_embeddings().weight.grad.clone())
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+    batch = narrowed(collate_padded([quiet], pad=0))
+    assert batch["logits_to_keep"].tolist() == [0]
+    assert batch["labels"].tolist() == [[IGNORED]]
+
+
+def test_a_model_is_asked_whether_it_narrows_its_loss() -> None:
+    learner = model("sdpa")
+    assert narrows(learner, VOCABULARY)
+
+    class Deaf(type(learner)):  # type: ignore[misc]  # a class made at run time
+        def forward(self, logits_to_keep: object = 0, **given: object) -> object:
+            return super().forward(**given)
+
+    deaf = Deaf(learner.config)
+    assert not narrows(deaf, VOCABULARY)
 
 
 LENGTHS = st.lists(st.integers(1, 100), max_size=60)
