@@ -1,8 +1,9 @@
 """Train, validation and test by seed document, so that no document is on two sides.
 
-Documents stand in an order that depends on the seed and their own id alone. The test split takes
-them from the front, validation from the back, so that a document that joins later moves few others,
-and none between test and validation.
+Each document has a place in [0, 1) that depends on the seed and its own id alone; below the test
+split's share it is tested on, at the other end it validates. So runs of one domain and seed hold
+the same documents back, whatever else each of them kept: none learns from what another is tested
+on, and a document that joins later moves no other (but where a side had none, and was lent one).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def split_findings(validation: float, test: float) -> list[Finding]:
 def split(units: Iterable[str], validation: float, test: float, seed_: int) -> dict[str, Split]:
     """Return each unit's side.
 
-    Every side that is asked for (a share above 0) gets at least one unit; beyond that its count is
-    the share, rounded.
+    A side holds its share of many units, about; every side that is asked for (a share above 0) gets
+    at least one, whatever the places of few.
 
     Args:
         units: from `unit`; one that comes again counts once.
@@ -43,21 +44,24 @@ def split(units: Iterable[str], validation: float, test: float, seed_: int) -> d
     Raises:
         InputError: there are fewer units than sides.
     """
-    order = sorted(set(units), key=lambda one: (seed(seed_, "split", one), one))
+    places = {one: seed(seed_, "split", one) / 2**62 for one in units}
+    order = sorted(places, key=lambda one: (places[one], one))
     sides = 1 + (validation > 0) + (test > 0)
     if len(order) < sides:
         raise _too_few(order, sides)
-    tested = _count(test, len(order), 1 + (validation > 0))
-    validated = _count(validation, len(order), 1 + tested)
+    below = sum(place < test for place in places.values())
+    above = sum(place >= 1 - validation for place in places.values())
+    tested = _count(test, below, len(order) - 1 - (validation > 0))
+    validated = _count(validation, above, len(order) - 1 - tested)
     found: dict[str, Split] = dict.fromkeys(order, "train")
     found.update(dict.fromkeys(order[:tested], "test"))
     found.update(dict.fromkeys(order[len(order) - validated :], "validation"))
     return found
 
 
-def _count(share: float, units: int, others: int) -> int:
-    """Return how many units a share is, when `others` must be left."""
-    return min(max(1, round(share * units)), units - others) if share > 0 else 0
+def _count(share: float, found: int, most: int) -> int:
+    """Return how many units a side gets that found some, and may have so many."""
+    return min(max(1, found), most) if share > 0 else 0
 
 
 def _too_few(order: list[str], sides: int) -> InputError:
