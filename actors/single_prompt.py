@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.conversation import Cast, Progress, call_fields, make_record
@@ -164,6 +164,8 @@ class SinglePrompt:
         id_ = f"{self.plan.walk_id}:all"
         answers = (self._answer(),) if seat.info.takes == "references" else ()
         asked = request(seat, id_, prompt, sampling, tokens, answers, self.plan.index)
+        # The engine's deadline is that of one turn, and here all are written at once.
+        asked = replace(asked, deadline_s=seat.deadline_s * len(self.steps))
         answer = await seat.client.ask(asked, self.plan.walk_id)
         if answer.failure is not None:
             if answer.failure.kind == "overflow":
@@ -195,9 +197,8 @@ class SinglePrompt:
             head += f"\nThe {cards['user'].name}: {flat(self.plan.persona.text)}"
         told = f"{head}\n\nWhat each of them says, in order:\n{plan}"
         if self.cast.seats["agent"].profile.form == "script":
-            return Prompt(
-                text=f"{told}\n\nThe conversation, word for word:\n1. {self.steps[0].name}:"
-            )
+            text = f"{told}\n\nThe conversation, word for word:\n1. {self.steps[0].name}:"
+            return Prompt(text=text, stop=(f"\n{len(self.steps) + 1}.",))
         asked = (
             "Write the conversation word for word, one utterance a line, each with its number "
             f"and speaker as in the list, from `1. {self.steps[0].name}: ...` to the last, and "
