@@ -15,9 +15,9 @@ from trainer.packing import (
     collate_packed,
     collate_padded,
     keeps_apart,
+    length_grouped_batches,
     narrowed,
     narrows,
-    length_grouped_batches,
     pack,
     padding_share,
 )
