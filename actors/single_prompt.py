@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.conversation import Cast, Progress, call_fields, make_record
-from actors.prompts import Prompt, clean, flat, sound
+from actors.prompts import Prompt, clean, flat, render_shots, sound
 from actors.seat import request
 from actors.speaking import Stopped
 from specs.checks import Utterance, run_checks
@@ -30,6 +30,13 @@ from specs.words import words
 
 TOKENS_A_TURN = 48
 """Room for each utterance, in tokens; the label takes some of it."""
+
+_PLAN = "What each of them says, in order:"
+_WORDS = "The conversation, word for word:"
+
+
+def _numbered(lines: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{n}. {name}: {text}" for n, (name, text) in enumerate(lines, start=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +192,17 @@ class SinglePrompt:
     def prompt(self) -> Prompt:
         """Return the one prompt, once the walk is done."""
         cards = self.cast.cards
-        plan = "\n".join(
-            f"{number}. {step.name}: {step.instruction}"
-            for number, step in enumerate(self.steps, start=1)
-        )
+        plan = _numbered([(step.name, step.instruction) for step in self.steps])
+        example = self._example()
         head = (
             f"A conversation between a {cards['user'].name} and a {cards['agent'].name}. "
             f"{flat(self.cast.domain.description)}"
         )
         if self.plan.persona.text:
             head += f"\nThe {cards['user'].name}: {flat(self.plan.persona.text)}"
-        told = f"{head}\n\nWhat each of them says, in order:\n{plan}"
+        told = f"{head}{example}\n\n{_PLAN}\n{plan}"
         if self.cast.seats["agent"].profile.form == "script":
-            text = f"{told}\n\nThe conversation, word for word:\n1. {self.steps[0].name}:"
+            text = f"{told}\n\n{_WORDS}\n1. {self.steps[0].name}:"
             return Prompt(text=text, stop=(f"\n{len(self.steps) + 1}.",))
         asked = (
             "Write the conversation word for word, one utterance a line, each with its number "
@@ -205,6 +210,20 @@ class SinglePrompt:
             "nothing else."
         )
         return Prompt(messages=(Message("user", f"{told}\n\n{asked}"),))
+
+    def _example(self) -> str:
+        """Return how such a list becomes words, by the domain's examples of what comes first."""
+        shots: dict[int, tuple[str, str, str]] = {}
+        for step in self.steps:
+            if step.speech.examples and id(step.speech) not in shots:
+                [shot] = render_shots(step.speech, 1)
+                shots[id(step.speech)] = step.name, flat(shot.instruction), flat(shot.say)
+        chosen = list(shots.values())[: 2 * self.cast.seats["agent"].profile.examples]
+        if not chosen:
+            return ""
+        plan = _numbered([(name, instruction) for name, instruction, _ in chosen])
+        said = _numbered([(name, say) for name, _, say in chosen])
+        return f"\n\nAn example. {_PLAN}\n{plan}\n\n{_WORDS}\n{said}"
 
     def _answer(self) -> str:
         """Return the whole dialogue as the reference engine says it, in the form asked for."""

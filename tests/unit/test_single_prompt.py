@@ -47,7 +47,7 @@ class Writer:
         self.requests.append(request)
         if self._failure is not None:
             return Answer(request.id, failure=self._failure)
-        listed = shown(request).split("in order:\n")[1].split("\n\n")[0]
+        listed = shown(request).split("in order:\n")[-1].split("\n\n")[0]
         lines = self._change(listed.split("\n"))
         text = "\n".join(lines)
         if request.text:  # a script begins behind the first label
@@ -126,3 +126,14 @@ async def test_a_walk_that_does_not_end_asks_for_nothing() -> None:
     writer = Writer()
     dialogue = await write(writer, max_turns=2)
     assert (dialogue.stop_reason, writer.requests) == (StopReason.TURN_LIMIT, [])
+
+
+async def test_the_domains_examples_show_how_a_list_becomes_words() -> None:
+    with_examples, without = Writer(), Writer()
+    await write(with_examples, profile=Profile(form="script", examples=1))
+    await write(without, profile=Profile(form="script", examples=0))
+    [one], [other] = with_examples.requests, without.requests
+    head, _, rest = shown(one).partition("\n\nAn example. ")
+    assert shown(other).startswith(head)
+    assert shown(other)[len(head) :] == rest[rest.index("\n\nWhat each of them says") :]
+    assert rest.split("\n\n")[1].count("\n") == 2  # two utterances under their heading
