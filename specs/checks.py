@@ -211,8 +211,14 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     padding = False
     for sentence in _SENTENCE_END.split(utterance.text):
         before = known, unknown
-        for word in content_words(sentence):
-            if word in material:
+        carrying = content_words(sentence)
+        foreigners = material.strangers(carrying)
+        if not foreigners:  # nearly always
+            known += len(carrying)
+            run = 0 if carrying else run
+            continue
+        for word in carrying:
+            if word not in foreigners:
                 known += 1
                 run = 0
             elif word not in phrases:

@@ -64,10 +64,13 @@ def normalize(text: str) -> str:
 @lru_cache(maxsize=8192)
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a text in order, normalized; pairs of characters in unspaced scripts."""
-    found: list[str] = []
     text = normalize(text)
     plain = text.isascii()
-    for match in (_ASCII_WORD if plain else _WORD).findall(text):
+    matches = (_ASCII_WORD if plain else _WORD).findall(text)
+    if plain and "'" not in text:
+        return tuple(map(sys.intern, matches))  # the same, sooner
+    found: list[str] = []
+    for match in matches:
         if not plain and _UNSPACED_RUN.search(match):
             pairs = [match[i : i + 2] for i in range(max(1, len(match) - 1))]
             found.extend(pairs)
@@ -87,11 +90,12 @@ def is_number(word: str) -> bool:
 @lru_cache(maxsize=8192)
 def content_words(text: str) -> tuple[str, ...]:
     """Return the words that carry a document's content: no function words, no single letters."""
-    return tuple(
-        word
-        for word in words(text)
-        if is_number(word) or (word not in FUNCTION_WORDS and (len(word) > 1 or not word.isascii()))
-    )
+    return tuple(filter(_carries_content, words(text)))
+
+
+@lru_cache(maxsize=65_536)
+def _carries_content(word: str) -> bool:
+    return is_number(word) or (word not in FUNCTION_WORDS and (len(word) > 1 or not word.isascii()))
 
 
 def same(one: str, other: str) -> bool:
@@ -114,10 +118,13 @@ class Vocabulary:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._words: set[str] = set()
-        for text in texts:
-            self._words.update(words(text))
+        self._words.update(*map(words, texts))
         self._by_head: dict[str, list[str]] | None = None
         self._strangers: set[str] = set()
+
+    def strangers(self, several: Iterable[str]) -> set[str]:
+        """Return those of several words that are not in it."""
+        return {word for word in several if word not in self._words and word not in self}
 
     def __contains__(self, word: str) -> bool:
         if word in self._words:

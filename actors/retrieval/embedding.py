@@ -74,6 +74,7 @@ class SentenceEmbedder:
             from transformers.utils.logging import disable_progress_bar
 
             disable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it is imported along
             torch.set_num_threads(1)
             self._model: SentenceTransformer = SentenceTransformer(
                 source, device="cpu", local_files_only=local

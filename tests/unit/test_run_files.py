@@ -23,7 +23,7 @@ def test_a_shipped_run_file_loads(path: Path) -> None:
     assert run.run.name == path.stem
 
 
-@pytest.mark.parametrize("name", ["learn", "full"])
+@pytest.mark.parametrize("name", ["gate", "full"])
 def test_the_arms_of_a_comparison_differ_in_their_policy_alone(name: str) -> None:
     one = load(str(RUNS / f"{name}.toml"), [])
     other = load(str(RUNS / f"{name}_single_prompt.toml"), [])
