@@ -84,6 +84,12 @@ _BOILERPLATE = regex.compile(
     r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
     r"|\binstruction:|\bintention:|\bcontext:|<\|"
 )
+_HINTS = (
+    "as a", "m a", "language m", "assistant", "sure", "certain", "of course", "absolutely",
+    "here ", "fulfil", "able to ", ":", "<|",
+)  # fmt: skip
+"""Each of `_BOILERPLATE` has one of these; few utterances do, and they are found in no time."""
+
 _RUN_ON = regex.compile(r"[.!?](?:(?<=\p{Ll}.)\p{Lu}|(?<=\p{Ll}{2}.)\p{Ll}{3})|[:：]\s*$")
 """A sentence glued to the next, or one that announces another: the model went past its end."""
 
@@ -331,7 +337,7 @@ def boilerplate(utterance: Utterance) -> str:
     same words over and over.
     """
     text = normalize(utterance.text).strip()
-    if _BOILERPLATE.search(text):
+    if any(hint in text for hint in _HINTS) and _BOILERPLATE.search(text):
         return "set phrase"
     if _LIST_MARK.search(text):
         return "list mark"
@@ -342,8 +348,10 @@ def boilerplate(utterance: Utterance) -> str:
     spoken = words(text)
     if len(spoken) >= 3 and spoken in utterance.earlier:
         return "said before"
-    if any(_echoes(spoken, said) for said in utterance.theirs):
-        return "echo"
+    mine = set(spoken)
+    for said in utterance.theirs:  # words in common are few, nearly always
+        if len(mine.intersection(said)) >= 2 and _echoes(spoken, said):
+            return "echo"
     if _RUN_ON.search(utterance.text):
         return "run on"
     if _loops(spoken):

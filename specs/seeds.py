@@ -20,11 +20,16 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(_joined(parts)).hexdigest()
 
 
+_LENGTHS = [length.to_bytes(8, "big") for length in range(256)]
+
+
 def _joined(parts: tuple[object, ...]) -> bytes:
     pieces: list[bytes] = []
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
-        pieces += (len(data).to_bytes(8, "big"), data)
+        length = len(data)
+        pieces.append(_LENGTHS[length] if length < 256 else length.to_bytes(8, "big"))
+        pieces.append(data)
     return b"".join(pieces)
 
 

@@ -1,0 +1,99 @@
+"""`duologue run` from the first dialogue to the report: words from references, learned for real."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = """
+[run]
+name = "small"
+dialogues = 14
+seed = 3
+
+[domain]
+path = "recipe"
+
+[engines.people]
+kind = "reference"
+
+[engines.cpu]
+kind = "vllm"
+model = "smollm2-135m"
+window = 1536
+max_running = 16
+kv_cache_gb = 0.5
+
+[roles]
+user = "people"
+agent = "people"
+
+[curate]
+test = 0.25
+
+[train]
+model = "smollm2-135m"
+method = "lora"
+rank = 8
+window = 1024
+max_steps = 2
+accumulate = 1
+
+[evaluate]
+engine = "cpu"
+turns = 4
+examples = 2
+resamples = 100
+max_tokens = {understanding = 24, call = 24, answer = 24}
+"""
+
+
+def duologue(*arguments: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return subprocess.run(
+        [sys.executable, "-m", "cluster.cli", *arguments],
+        cwd=ROOT,
+        env={**kept, "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+def test_a_whole_run_and_once_more(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(RUN)
+    settings = (str(file), "--set", f"run.out={tmp_path / 'runs'}")
+    first = duologue("run", *settings)
+    assert first.returncode == 0, first.stderr
+    made = tmp_path / "runs" / "small" / "round-0"
+    rows = {
+        name: pq.read_table(made / "curated" / f"{name}.parquet").num_rows
+        for name in ("train", "validation", "test")
+    }
+    assert rows["train"]
+    assert rows["test"]
+    manifest = json.loads((made / "adapter" / "manifest.json").read_text())
+    assert manifest["figures"]["steps"] == 2
+    comparison = json.loads((made / "evaluation" / "comparison.json").read_text())
+    for system in ("adapter", "untuned", "bigram", "majority"):
+        assert system in json.dumps(comparison), system
+    page = (made / "report.html").read_text()
+    assert "<h1" in page
+    assert "http-equiv" in page
+
+    # Again: every stage finds that it has been done, from the same.
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")}
+    told = duologue("run", *settings)
+    assert told.returncode == 0, told.stderr
+    assert "curated already" in told.stderr
+    assert "the adapter is there already" in told.stderr
+    assert "adapter: there already" in told.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")}
