@@ -25,6 +25,7 @@ from specs.words import (
     is_number,
     normalize,
     number_forms,
+    same,
     vocabulary,
     words,
 )
@@ -281,7 +282,67 @@ def _lists(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
     if not items:
         return 1.0, True
     shown = [_mentioned(item, utterance.text) >= MENTIONED_SHARE for item in items]
-    return sum(shown) / len(shown), all(shown)
+    order = order_said(items, utterance.text)
+    right = order == sorted(order) and not _misplaced_number(items, utterance.text)
+    return sum(shown) / len(shown), all(shown) and right
+
+
+def _own_words(items: Sequence[Any]) -> list[set[str]]:
+    """Return for each titled item the words of its title that no other has; nothing untitled."""
+    titles = [
+        content_words(str(item.get("title", item.get("name", ""))))
+        for item in items
+        if isinstance(item, Mapping)
+    ]
+    if len(titles) != len(items):
+        return []
+    own = []
+    for number, title in enumerate(titles):
+        others = {word for other, one in enumerate(titles) if other != number for word in one}
+        own.append({w for w in title if not any(same(w, other) for other in others)})
+    return own
+
+
+def order_said(items: Sequence[Any], text: str) -> list[int]:
+    """Return the numbers (from 0) of the titled items that a text names, as it names them.
+
+    Titled items are results: "the second one" chooses by this order. Each stands where the first of
+    its title's words is said that no other title has; one without such words is left out.
+    """
+    spoken = words(text)
+    places = []
+    for number, own in enumerate(_own_words(items)):
+        said = (i for i, word in enumerate(spoken) if any(same(word, one) for one in own))
+        place = next(said, None)
+        if place is not None:
+            places.append((place, number))
+    return [number for _, number in sorted(places)]
+
+
+def _misplaced_number(items: Sequence[Any], text: str) -> bool:
+    """Whether a number behind an item's title, in its sentence, is neither the item's nor a place.
+
+    Grounding takes a number for known that belongs to another item of the material.
+    """
+    named = _own_words(items)
+    allowed = [
+        {
+            *(word for value in item.values() for word in words(str(value)) if is_number(word)),
+            *(str(place) for place in (number, number + 1)),
+        }
+        for number, item in enumerate(items, start=1)
+        if named
+    ]
+    for sentence in _SENTENCE_END.split(text):
+        current: int | None = None
+        for word in words(sentence):
+            if is_number(word):
+                if current is not None and word not in allowed[current]:
+                    return True
+                continue
+            of = (i for i, own in enumerate(named) if any(same(word, one) for one in own))
+            current = next(of, current)
+    return False
 
 
 def _rewords(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:

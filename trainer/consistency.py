@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from specs.checks import CHECKS, Utterance, boilerplate
+from specs.checks import CHECKS, Utterance, boilerplate, order_said
 from specs.domain import Domain, Slot, Speech
 from specs.plan import PlanSource
 from specs.records import Dialogue
@@ -162,10 +162,11 @@ def _selections(followed: Followed) -> Iterator[Inconsistency]:
 
 
 class _Shown:
-    """What the agent has shown: results, their order as it said it, and its words about them."""
+    """What the agent has shown: results as recorded and as said, and its words about them."""
 
     def __init__(self) -> None:
         self.listed: list[str] | None = None
+        self.said: list[str] | None = None
         self.ids: set[str] = set()
         self.texts: list[str] = []
 
@@ -176,16 +177,24 @@ class _Shown:
         self.texts.append(turn.text)
         for _, result in replayed.calls:
             self.ids.update(result.ids)
-        listed = None
+        listed = said = None
         for name, slot in replayed.speech.slots.items():
             value = turn.reply.get(name)
             if slot.type == "list" and slot.of == "id" and isinstance(value, list | tuple):
                 listed = [str(id_) for id_ in value]
+                said = _as_said(listed, replayed)
                 self.ids.update(listed)
             elif slot.type == "id" and value is not None:
                 self.ids.add(str(value))
         if not domain.states[turn.state].digression:
-            self.listed = listed
+            self.listed, self.said = listed, said
+
+
+def _as_said(listed: list[str], replayed: Replayed) -> list[str]:
+    """Return the ids that a turn lists in the order in which its words name them, if they do."""
+    items = {str(item["id"]): item for item in replayed.scope["results"]}
+    order = order_said([items.get(id_, {}) for id_ in listed], replayed.turn.text)
+    return [listed[number] for number in order] if len(order) == len(listed) else listed
 
 
 def _selected(slot: Slot, replayed: Replayed, shown: _Shown, domain: Domain) -> str:
@@ -230,11 +239,11 @@ def _chosen_number(number: Any, results: Sequence[Mapping[str, Any]], shown: _Sh
         return f"number {number} of {len(results)} results"
     chosen = results[number - 1]
     id_ = chosen["id"]
-    listed = shown.listed
-    if listed is not None and listed[number - 1 : number] != [id_]:
-        place = listed.index(id_) + 1 if id_ in listed else None
-        stands = f"was shown as number {place}" if place else "was not among those shown"
-        return f"number {number}, {id_!r}, {stands}"
+    for listed in (shown.listed, shown.said):
+        if listed is not None and listed[number - 1 : number] != [id_]:
+            place = listed.index(id_) + 1 if id_ in listed else None
+            stands = f"was shown as number {place}" if place else "was not among those shown"
+            return f"number {number}, {id_!r}, {stands}"
     utterance = Utterance("\n".join(shown.texts))
     if not CHECKS["mentions"](utterance, Speech(), [chosen])[1]:
         return f"number {number}, {id_!r}, was not named"

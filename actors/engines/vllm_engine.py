@@ -173,7 +173,7 @@ def _nothing() -> None:
 def _environment(config: EngineSection, local: bool) -> None:
     """Set what vLLM reads when it is imported and when its processes start."""
     settings = {
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about its own insides
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -156,6 +156,20 @@ def test_lists_wants_every_item() -> None:
     assert not judge("lists", "There is Tomato Soup and Lentil Soup.", results)
 
 
+def test_lists_wants_results_in_their_order() -> None:
+    results = [{"title": "Tomato Soup"}, {"title": "Lentil Soup"}, {"title": "Apple Crisp"}]
+    assert not judge("lists", "There is an apple crisp, Lentil Soup, or Tomato Soup.", results)
+    assert judge("lists", "Tomato Soup or Lentil Soup; or would Apple Crisp, no soup, do?", results)
+    timed = [{"title": "Lentil Dal", "minutes": 25}, {"title": "Apple Crisp", "minutes": 45}]
+    assert judge("lists", "Number 1, Lentil Dal, 25 minutes; 2. Apple Crisp in 45?", timed)
+    assert judge("lists", "Lentil Dal or Apple Crisp. The quickest takes 25 minutes.", timed)
+    assert not judge("lists", "Lentil Dal, 45 minutes, or Apple Crisp, 25 minutes?", timed)
+    assert not judge("lists", "Lentil Dal, 25 minutes, or Apple Crisp, 25 minutes?", timed)
+    # What is not chosen by number may stand anyhow, and so may what has no word of its own.
+    assert judge("lists", "You need eggs and flour.", ["flour", "eggs"])
+    assert judge("lists", "Soup or Lentil Soup?", [{"title": "Lentil Soup"}, {"title": "Soup"}])
+
+
 @pytest.mark.parametrize("text", ["Ready?", "準備はいい？", "هل أنت جاهز؟", "Είσαι έτοιμος;"])
 def test_asks_knows_the_marks_of_many_scripts(text: str) -> None:
     assert asks(text)

@@ -114,6 +114,16 @@ def test_a_choice_that_stood_elsewhere_or_was_never_shown() -> None:
     assert "was not among those shown" in left_out.detail
 
 
+def test_a_choice_from_what_was_said_in_another_order() -> None:
+    dialogue, offer, index = chosen()
+    shown = dialogue.turns[offer].reply["shown"]
+    titles = {document.id: str(document.fields["title"]) for document in kiosk().documents}
+    text = f"There is {', '.join(titles[id_] for id_ in (*shown[1:], shown[0]))}. Which one?"
+    [moved] = found(changed(dialogue, offer, text=text))
+    assert (moved.kind, moved.turn) == ("unshown_selection", index)
+    assert "was shown as number" in moved.detail
+
+
 def test_a_choice_of_what_the_words_never_named() -> None:
     dialogue, offer, index = chosen()
     [unnamed] = found(changed(dialogue, offer, text="I have several, which one?"))
