@@ -68,7 +68,7 @@ def shown(request: Request) -> str:
 
 
 def good(request: Request) -> str:
-    """Return what passes every check of the tiny domain: the instruction backwards, numbered."""
+    """Return what passes every check of the tiny domain: the instruction interrupted, numbered."""
     lines = shown(request).split("\n")
     if request.text:
         instruction = next(i for i in reversed(lines) if i.startswith("In")).partition(": ")[2]
@@ -76,8 +76,9 @@ def good(request: Request) -> str:
         instruction = next(i for i in reversed(lines) if i.startswith("[") and "failed" not in i)[
             1:-1
         ]
-    backwards = " ".join(reversed(instruction.rstrip(".").split()))  # to recite it is a failure
-    said = f"{backwards} {request.sampling.seed % 9973 + 100}"
+    told = instruction.rstrip(".").split()
+    interrupted = " ".join(f"{word} then" if n % 3 == 2 else word for n, word in enumerate(told))
+    said = f"{request.sampling.seed % 9973 + 100} {interrupted}"  # to recite it is a failure
     slots: dict[str, Any] = {
         "query": instruction.removeprefix("Ask for ").rstrip("."),
         "cups": 4,
