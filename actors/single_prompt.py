@@ -227,8 +227,7 @@ class SinglePrompt:
 
     def _answer(self) -> str:
         """Return the whole dialogue as the reference engine says it, in the form asked for."""
-        lines = [f"{n}. {s.name}: {s.reference}" for n, s in enumerate(self.steps, start=1)]
-        text = "\n".join(lines)
+        text = _numbered([(step.name, step.reference) for step in self.steps])
         if self.cast.seats["agent"].profile.form == "script":
             return text.removeprefix(f"1. {self.steps[0].name}:")
         return text

@@ -17,6 +17,7 @@ from typing import Any
 import regex
 
 from specs.domain import CheckCall, Domain, Speech
+from specs.listing import Listing
 from specs.records import CheckResult
 from specs.words import (
     Vocabulary,
@@ -25,7 +26,7 @@ from specs.words import (
     is_number,
     normalize,
     number_forms,
-    same,
+    sentences,
     vocabulary,
     words,
 )
@@ -85,16 +86,9 @@ _BOILERPLATE = regex.compile(
     r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
     r"|\binstruction:|\bintention:|\bcontext:|<\|"
 )
-_HINTS = (
-    "as a", "m a", "language m", "assistant", "sure", "certain", "of course", "absolutely",
-    "here ", "fulfil", "able to ", ":", "<|",
-)  # fmt: skip
-"""Each of `_BOILERPLATE` has one of these; few utterances do, and they are found in no time."""
-
 _RUN_ON = regex.compile(r"[.!?](?:(?<=\p{Ll}.)\p{Lu}|(?<=\p{Ll}{2}.)\p{Ll}{3})|[:：]\s*$")
 """A sentence glued to the next, or one that announces another: the model went past its end."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\[(?:[^\]\d]{1,40})\]|<[a-z_ ]{2,30}>|https?://|\*\*|```")
 
@@ -216,7 +210,7 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
         phrases = vocabulary(*literals(speech))
     known = unknown = run = foreign = 0
     padding = False
-    for sentence in _SENTENCE_END.split(utterance.text):
+    for sentence in sentences(utterance.text):
         before = known, unknown
         carrying = content_words(sentence)
         foreigners = material.strangers(carrying)
@@ -282,72 +276,16 @@ def _lists(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
     if not items:
         return 1.0, True
     shown = [_mentioned(item, utterance.text) >= MENTIONED_SHARE for item in items]
-    order = order_said(items, utterance.text)
-    right = order == sorted(order) and not _misplaced_number(items, utterance.text)
+    listing = Listing(items)
+    order = listing.order(utterance.text)
+    right = order == sorted(order) and not listing.misplaced_number(utterance.text)
     return sum(shown) / len(shown), all(shown) and right
-
-
-def _own_words(items: Sequence[Any]) -> list[set[str]]:
-    """Return for each titled item the words of its title that no other has; nothing untitled."""
-    titles = [
-        content_words(str(item.get("title", item.get("name", ""))))
-        for item in items
-        if isinstance(item, Mapping)
-    ]
-    if len(titles) != len(items):
-        return []
-    own = []
-    for number, title in enumerate(titles):
-        others = {word for other, one in enumerate(titles) if other != number for word in one}
-        own.append({w for w in title if not any(same(w, other) for other in others)})
-    return own
-
-
-def order_said(items: Sequence[Any], text: str) -> list[int]:
-    """Return the numbers (from 0) of the titled items that a text names, as it names them.
-
-    Titled items are results: "the second one" chooses by this order. Each stands where the first of
-    its title's words is said that no other title has; one without such words is left out.
-    """
-    spoken = words(text)
-    places = []
-    for number, own in enumerate(_own_words(items)):
-        said = (i for i, word in enumerate(spoken) if any(same(word, one) for one in own))
-        place = next(said, None)
-        if place is not None:
-            places.append((place, number))
-    return [number for _, number in sorted(places)]
-
-
-def _misplaced_number(items: Sequence[Any], text: str) -> bool:
-    """Whether a number behind an item's title, in its sentence, is neither the item's nor a place.
-
-    Grounding takes a number for known that belongs to another item of the material.
-    """
-    named = _own_words(items)
-    allowed = [
-        {
-            *(word for value in item.values() for word in words(str(value)) if is_number(word)),
-            *(str(place) for place in (number, number + 1)),
-        }
-        for number, item in enumerate(items, start=1)
-        if named
-    ]
-    for sentence in _SENTENCE_END.split(text):
-        current: int | None = None
-        for word in words(sentence):
-            if is_number(word):
-                if current is not None and word not in allowed[current]:
-                    return True
-                continue
-            of = (i for i, own in enumerate(named) if any(same(word, one) for one in own))
-            current = next(of, current)
-    return False
 
 
 def _rewords(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     spoken = words(utterance.text)
-    return None, not any(_echoes(spoken, words(str(value))) for value in values)
+    mine = set(spoken)
+    return None, not any(_echoes(spoken, mine, words(str(value))) for value in values)
 
 
 def _asks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
@@ -398,7 +336,7 @@ def boilerplate(utterance: Utterance) -> str:
     same words over and over.
     """
     text = normalize(utterance.text).strip()
-    if any(hint in text for hint in _HINTS) and _BOILERPLATE.search(text):
+    if _BOILERPLATE.search(text):
         return "set phrase"
     if _LIST_MARK.search(text):
         return "list mark"
@@ -410,9 +348,8 @@ def boilerplate(utterance: Utterance) -> str:
     if len(spoken) >= 3 and spoken in utterance.earlier:
         return "said before"
     mine = set(spoken)
-    for said in utterance.theirs:  # words in common are few, nearly always
-        if len(mine.intersection(said)) >= 2 and _echoes(spoken, said):
-            return "echo"
+    if any(_echoes(spoken, mine, said) for said in utterance.theirs):
+        return "echo"
     if _RUN_ON.search(utterance.text):
         return "run on"
     if _loops(spoken):
@@ -428,11 +365,15 @@ def _labels(names: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile(rf"(?:^|[.!?*\"”]\s*)(?:{'|'.join(known)})\s*:")
 
 
-def _echoes(spoken: Sequence[str], heard: tuple[str, ...]) -> bool:
-    """Whether most of what is said is what was just heard, in the same order."""
+def _echoes(spoken: Sequence[str], mine: set[str], heard: tuple[str, ...]) -> bool:
+    """Whether most of what is said is what was just heard, in the same order.
+
+    Args:
+        mine: the words of `spoken`, of which one set serves whatever was heard.
+    """
     if len(spoken) < 4:
         return False
-    known = set(spoken).intersection(heard)
+    known = mine.intersection(heard)
     # Words in common but for repetitions: few, nearly always, and no more is to be done.
     if len(known) < 2 or sum(word in known for word in spoken) < ECHO_SHARE * len(spoken):
         return False

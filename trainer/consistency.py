@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from specs.checks import CHECKS, Utterance, boilerplate, order_said
+from specs.checks import CHECKS, Utterance, boilerplate
 from specs.domain import Domain, Slot, Speech
+from specs.listing import Listing
 from specs.plan import PlanSource
 from specs.records import Dialogue
 from specs.replay import OtherSource, Replayed, ReplayError, replay
@@ -193,7 +194,7 @@ class _Shown:
 def _as_said(listed: list[str], replayed: Replayed) -> list[str]:
     """Return the ids that a turn lists in the order in which its words name them, if they do."""
     items = {str(item["id"]): item for item in replayed.scope["results"]}
-    order = order_said([items.get(id_, {}) for id_ in listed], replayed.turn.text)
+    order = Listing([items.get(id_, {}) for id_ in listed]).order(replayed.turn.text)
     return [listed[number] for number in order] if len(order) == len(listed) else listed
 
 

@@ -12,7 +12,8 @@ Everything here is a pure function of its arguments; the order of training is dr
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from trainer.chat_template import IGNORED, Encoded
@@ -169,21 +170,16 @@ def keeps_apart(model: Any, vocabulary: int) -> bool:
 
     draws = random.Random(0)
     one, two = ([draws.randrange(vocabulary) for _ in range(count)] for count in (9, 7))
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            packed, alone = (
-                _logits(model, [[Encoded(ids, [False] * len(ids)) for ids in examples]])
-                for examples in ((one, two), (two,))
-            )
-    finally:
-        model.train(training)
-    apart = (packed[len(one) :] - alone).abs().max()
+    with _asked(model) as ask:
+        packed, alone = (
+            ask(_unlabelled([[Encoded(ids, [False] * len(ids)) for ids in examples]])).logits[0]
+            for examples in ((one, two), (two,))
+        )
+    apart = (packed[len(one) :].float() - alone.float()).abs().max()
     # Rounding makes 1e-6 of the largest logit in float32 and 2% in bfloat16 (SmolLM2-135M, where
     # looking at each other makes 48%).
     tolerance = 1e-3 if next(model.parameters()).dtype is torch.float32 else 0.1
-    return bool(apart <= tolerance * alone.abs().max())
+    return bool(apart <= tolerance * alone.float().abs().max())
 
 
 def narrowed(batch: Batch) -> Batch:
@@ -215,29 +211,35 @@ def narrows(model: Any, vocabulary: int) -> bool:
         model: a causal language model of transformers.
         vocabulary: how many token ids there are.
     """
-    import torch
-
     draws = random.Random(1)
     example = Encoded([draws.randrange(vocabulary) for _ in range(12)], [False] * 6 + [True] * 6)
-    whole = collate_packed([[example]], 0)
+    batch = collate_packed([[example]], 0)
+    try:
+        with _asked(model) as ask:
+            whole, narrow = (float(ask(one).loss) for one in (batch, narrowed(batch)))
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        return False
+    return abs(whole - narrow) <= 0.02 * abs(whole)
+
+
+@contextmanager
+def _asked(model: Any) -> Iterator[Callable[[Batch], Any]]:
+    """Let a model be asked for what it is not to learn from; its mode is left as it was."""
+    import torch
+
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    losses = []
     try:
         with torch.no_grad():
-            for batch in (whole, narrowed(whole)):
-                given = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
-                losses.append(float(model(**given).loss))
-    except (TypeError, ValueError, IndexError, RuntimeError):
-        return False
+            yield lambda batch: model(
+                **{k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+            )
     finally:
         model.train(training)
-    return abs(losses[0] - losses[1]) <= 0.02 * abs(losses[0])
 
 
-def _logits(model: Any, sequences: Sequence[Sequence[Encoded]]) -> Any:
+def _unlabelled(sequences: Sequence[Sequence[Encoded]]) -> Batch:
     batch = collate_packed(sequences, 0)
-    device = next(model.parameters()).device
-    given = {name: batch[name].to(device) for name in ("input_ids", "position_ids")}
-    return model(**given, use_cache=False).logits[0].float()
+    del batch["labels"]
+    return batch

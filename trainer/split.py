@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 from specs.errors import Finding, InputError, Where
-from specs.seeds import seed
+from specs.seeds import uniform
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -44,7 +44,7 @@ def split(units: Iterable[str], validation: float, test: float, seed_: int) -> d
     Raises:
         InputError: there are fewer units than sides.
     """
-    places = {one: seed(seed_, "split", one) / 2**62 for one in units}
+    places = {one: uniform(seed_, "split", one) for one in units}
     order = sorted(places, key=lambda one: (places[one], one))
     sides = 1 + (validation > 0) + (test > 0)
     if len(order) < sides:

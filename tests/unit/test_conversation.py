@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,18 +16,13 @@ from specs.errors import Unavailable
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn, turn_from_row, turn_row
 from specs.run_file import Profile
+from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Calls, Letters, Scripted, make_cast, shown
 from tests.unit.tiny_domain import changed, tiny
 
 BAD = " mint\nguest: As an AI language model, I like mint."
 JUNK = " no label here"
 FORMS = [Profile(form="script", candidates=(1, 2)), Profile(form="chat", candidates=(1, 2))]
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
 
 
 def index_of(*intents: str, domain: Domain | None = None, seed: int = 0) -> int:

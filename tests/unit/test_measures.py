@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from cluster.rehearsal import rehearse
-from specs.domain import Domain
 from specs.records import CheckResult, Dialogue
 from specs.replay import source_of
-from tests.unit.tiny_domain import tiny
+from tests.unit.kiosk import SEED, kiosk
 from trainer.consistency import Inconsistency, follow
 from trainer.measures import NAMES, compression_ratio, distinct, measure, ngrams, own_texts
-
-SEED = 3
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
 
 
 @cache

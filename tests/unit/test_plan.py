@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,18 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specs.domain import Domain
 from specs.plan import BLOCK, NOBODY, Plan, PlanSource, make_plan
 from specs.seeds import identity
+from tests.unit.kiosk import kiosk
 from tests.unit.tiny_domain import TEXT, tiny
 
 PARTS = (3, "digest", "walk", "main", 0, 7)
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
 
 
 @settings(deadline=None, max_examples=30)

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from actors.conversation import Cast, Conversation
 from actors.reenact import UNSURE, exact_prompts
-from specs.domain import Domain
 from specs.plan import make_plan
 from specs.records import Dialogue, dialogue_from_row, dialogue_row
 from specs.run_file import Profile
+from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Letters, Scripted, make_cast, place, shown
 from tests.unit.test_conversation import BAD, Telling, index_of, spaces
-from tests.unit.tiny_domain import tiny
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
 
 
 async def played(cast: Cast, index: int) -> Dialogue:

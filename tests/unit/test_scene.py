@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,15 +18,10 @@ from specs.loader import open_domain
 from specs.plan import Plan, PlanSource, make_plan
 from specs.records import PathStep, StopReason
 from specs.scene import Calling, CallResult, Scene, SceneError, coerce, drive, sample_walk
+from tests.unit.kiosk import kiosk
 from tests.unit.tiny_domain import changed, tiny
 
 HERE = Where("test.yaml", 1, 1)
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
 
 
 @cache

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from actors.reenact import exact_prompts
 from actors.single_prompt import SinglePrompt
-from specs.domain import Domain
 from specs.engine import Answer, Candidate, Failure, Request
 from specs.errors import Unavailable
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason
 from specs.run_file import Profile
+from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Letters, make_cast, shown
-from tests.unit.tiny_domain import tiny
 
 SOURCE = PlanSource(0, "single_prompt")
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
 
 
 class Writer:

@@ -6,29 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from actors.walker import Walker, WalkerStats
 from cluster.ledger import LedgerCore
-from specs.domain import Domain
 from specs.engine import Answer, Failure, Request
 from specs.errors import EngineError, Unavailable
 from specs.lease import Lease
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn
+from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Scripted, make_cast, place
-from tests.unit.tiny_domain import tiny
-
-
-@cache
-def kiosk() -> Domain:
-    with TemporaryDirectory() as folder:
-        return tiny(Path(folder))
 
 
 @dataclass

@@ -1,0 +1,67 @@
+"""What a text says of a list: in which order it names the items, and which numbers it gives them.
+
+Only items with a title are told apart, as results are, of which "the second one" chooses: each by
+the words of its title that no other has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specs.words import Vocabulary, content_words, is_number, sentences, vocabulary, words
+
+
+class Listing:
+    """Items to be listed, as a check's argument or a record gives them."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+        self._own = _own_words(items)
+
+    def order(self, text: str) -> list[int]:
+        """Return the numbers (from 0) of the items that a text names, as it names them.
+
+        An item whose title has no word of its own is left out, and so is whatever has no title.
+        """
+        spoken = words(text)
+        places = []
+        for number, own in enumerate(self._own):
+            place = next((i for i, word in enumerate(spoken) if word in own), None)
+            if place is not None:
+                places.append((place, number))
+        return [number for _, number in sorted(places)]
+
+    def misplaced_number(self, text: str) -> bool:
+        """Whether a number behind an item's title, in its sentence, is neither its own nor a place.
+
+        Grounding takes a number for known that belongs to another item of the material.
+        """
+        numbers = [_numbers(item, place) for place, item in enumerate(self._items, 1) if self._own]
+        for sentence in sentences(text):
+            current: int | None = None
+            for word in words(sentence):
+                if is_number(word):
+                    if current is not None and word not in numbers[current]:
+                        return True
+                    continue
+                current = next((i for i, own in enumerate(self._own) if word in own), current)
+        return False
+
+
+def _own_words(items: Sequence[Any]) -> list[Vocabulary]:
+    titled = [item for item in items if isinstance(item, Mapping)]
+    if len(titled) != len(items):
+        return []
+    titles = [content_words(str(item.get("title", item.get("name", "")))) for item in titled]
+    own = []
+    for number, title in enumerate(titles):
+        others = (" ".join(one) for other, one in enumerate(titles) if other != number)
+        own.append(vocabulary(" ".join(sorted(vocabulary(*others).strangers(title)))))
+    return own
+
+
+def _numbers(item: Mapping[str, Any], place: int) -> set[str]:
+    """Return what may stand behind an item's title: its numbers, its place, and the next one's."""
+    told = (word for value in item.values() for word in words(str(value)) if is_number(word))
+    return {*told, str(place), str(place + 1)}
