@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from actors.prompts import Line, Shot, render_shots
 from actors.seat import Seat
 from actors.speaking import Spoken, Stopped, speak
-from specs.checks import phrases_of
+from specs.checks import literals, phrases_of
 from specs.domain import Domain, Edge, RoleCard, Side, Speech
 from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan, PlanSource
@@ -67,6 +67,7 @@ class Cast:
     people: Mapping[Side, Person] = field(default_factory=dict)
     phrases: Vocabulary = field(init=False)
     _shots: dict[tuple[int, int], tuple[Shot, ...]] = field(default_factory=dict)
+    _literals: dict[int, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Gather the domain's phrases once."""
@@ -84,6 +85,12 @@ class Cast:
         if key not in self._shots:
             self._shots[key] = render_shots(speech, count)
         return self._shots[key]
+
+    def literals(self, speech: Speech) -> list[str]:
+        """Return a speech's references without what their templates fill in, found once."""
+        if id(speech) not in self._literals:
+            self._literals[id(speech)] = literals(speech)
+        return self._literals[id(speech)]
 
 
 OnTurn = Callable[[Turn], Awaitable[None]]
@@ -109,6 +116,7 @@ class Conversation:
         self.scene = Scene(cast.domain, plan)
         self.turns: list[Turn] = []
         self.said: list[tuple[str, ...]] = []
+        self.said_by: dict[Side, list[tuple[str, ...]]] = {"user": [], "agent": []}
         self.systems: dict[Side, str] = {}
         self._attempt = attempt
         self._logged = {turn.index: turn for turn in logged}
@@ -221,7 +229,9 @@ class Conversation:
 
     async def _said(self, turn: Turn, new: bool) -> None:
         self.turns.append(turn)
-        self.said.append(words(turn.text))
+        said = words(turn.text)
+        self.said.append(said)
+        self.said_by[turn.role].append(said)
         self.scene.heard = turn.text
         self.scene.turn += 1
         if new:
@@ -240,11 +250,6 @@ class Conversation:
     def history(self, last: int) -> list[Line]:
         """Return what was said in the last so many turns."""
         return [Line(turn.role, turn.text) for turn in self.turns[-last:]] if last else []
-
-    def said_by(self, side: Side) -> list[tuple[str, ...]]:
-        """Return the words of each of a side's turns."""
-        pairs = zip(self.turns, self.said, strict=True)
-        return [said for turn, said in pairs if turn.role == side]
 
 
 def _as_spoken(turn: Turn) -> Spoken:

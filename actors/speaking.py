@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
-from specs.checks import SIMILARITY, Utterance, literals, pending, result, run_checks, together
+from specs.checks import SIMILARITY, Utterance, pending, result, run_checks, together
 from specs.domain import Reference, Side, Slot, Speech
-from specs.engine import Answer, Candidate, Failure
+from specs.engine import Answer, Candidate, Failure, Sampling
 from specs.errors import DuologueError, ExpressionError, Unavailable
 from specs.records import CheckResult, StopReason
 from specs.run_file import Profile
@@ -148,7 +148,7 @@ class Utterer:
         for number, candidate in enumerate(answer.candidates):
             judged = await self._judge(candidate)
             if judged.passed:
-                record = self._record(answer, candidate, judged, attempt, number, count)
+                record = self._record(answer, judged, sampling, attempt, number)
                 self._hold(judged.slots)
                 return Spoken(judged.text, judged.slots, record)
             self.rejected.append(judged.text)
@@ -212,7 +212,7 @@ class Utterer:
             instruction=self.ask.instruction,
             heard=scene.heard,
             earlier=self.conversation.said,
-            theirs=self.conversation.said_by("agent" if self.side == "user" else "user"),
+            theirs=self.conversation.said_by["agent" if self.side == "user" else "user"],
             names=[card.name for card in self.ask.cards.values()],
             finished=finished,
             phrases=self.conversation.cast.phrases,
@@ -243,10 +243,10 @@ class Utterer:
         """Return how the other side's last utterance might have been put."""
         if not self.conversation.turns:
             return []
-        domain, last = self.conversation.cast.domain, self.conversation.turns[-1]
+        cast, last = self.conversation.cast, self.conversation.turns[-1]
         if last.role == "agent":
-            return literals(domain.states[last.state].speech)
-        return literals(domain.edges[last.edge].speech)
+            return cast.literals(cast.domain.states[last.state].speech)
+        return cast.literals(cast.domain.edges[last.edge].speech)
 
     # -- references
 
@@ -305,28 +305,19 @@ class Utterer:
     # -- the record
 
     def _record(
-        self,
-        answer: Answer,
-        candidate: Candidate,
-        judged: Judged,
-        attempt: int,
-        number: int,
-        count: int,
+        self, answer: Answer, judged: Judged, sampling: Sampling, attempt: int, number: int
     ) -> dict[str, Any]:
         source = "repair" if attempt == 2 else "model"
         if self.seat.info.takes == "references":
             source = "reference"
-        record = self._spent(
-            answer,
-            seed(self.conversation.plan.walk_id, self.conversation.scene.turn, attempt) + number,
-        )
+        drawn = (("n", sampling.n), ("attempt", attempt), ("candidate", number))
         return {
-            **record,
-            "sampling": self._sampling((("n", count), ("attempt", attempt), ("candidate", number))),
+            **self._spent(answer, sampling.seed + number),
+            "sampling": self._sampling(drawn),
             "source": source,
             "checks": judged.checks,
             "rejected": tuple(self.rejected),
-            "finish_reason": candidate.finish_reason,
+            "finish_reason": answer.candidates[number].finish_reason,
             "completion_tokens": self.tokens,
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -78,13 +79,24 @@ class Utterance:
     phrases: Vocabulary | None = None
 
 
-_BOILERPLATE = regex.compile(
-    r"\bas an? (?:ai|artificial|language|large|virtual|digital)\b|language model|\bi am an? ai\b"
-    r"|\bi'm an? ai\b|helpful assistant"
-    r"|^(?:sure|certainly|of course|absolutely)[,!.:]* (?:here|i can)"
-    r"|^here (?:is|are) (?:the|some|a few|an?) .{0,40}:|i cannot fulfil|i can't fulfil"
-    r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
-    r"|\binstruction:|\bintention:|\bcontext:|<\|"
+_SET_PHRASES = {
+    "as a": r"\bas an? (?:ai|artificial|language|large|virtual|digital)\b",
+    "language model": r"",
+    " ai": r"\bi(?: am|'m) an? ai\b",
+    "helpful assistant": r"",
+    " fulfil": r"i can(?:not|'t) fulfil",
+    "able to": r"\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)",
+    "instruction:": r"\binstruction:",
+    "intention:": r"\bintention:",
+    "context:": r"\bcontext:",
+    "<|": r"",
+}
+"""What only an assistant says: a part to look for first, and the pattern that decides."""
+
+_DECIDING = [(part, re.compile(pattern)) for part, pattern in _SET_PHRASES.items()]
+_OPENING = re.compile(
+    r"(?:sure|certainly|of course|absolutely)[,!.:]* (?:here|i can)"
+    r"|here (?:is|are) (?:the|some|a few|an?) .{0,40}:"
 )
 _RUN_ON = regex.compile(r"[.!?](?:(?<=\p{Ll}.)\p{Lu}|(?<=\p{Ll}{2}.)\p{Ll}{3})|[:：]\s*$")
 """A sentence glued to the next, or one that announces another: the model went past its end."""
@@ -252,9 +264,12 @@ def literals(speech: Speech) -> list[str]:
     return [_literal(reference.say.source) for reference in speech.references]
 
 
+_FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
+
+
 @lru_cache(maxsize=4096)
 def _literal(template: str) -> str:
-    return regex.sub(r"\{\{.*?\}\}|\{%.*?%\}", " ", template)
+    return _FILLED_IN.sub(" ", template)
 
 
 def _texts(value: Any) -> Iterable[str]:
@@ -336,19 +351,23 @@ def boilerplate(utterance: Utterance) -> str:
     same words over and over.
     """
     text = normalize(utterance.text).strip()
-    if _BOILERPLATE.search(text):
+    if _OPENING.match(text):
+        return "set phrase"
+    if any(part in text and pattern.search(text) for part, pattern in _DECIDING):
         return "set phrase"
     if _LIST_MARK.search(text):
         return "list mark"
     if _PLACEHOLDER.search(text):
         return "placeholder"
-    if _labels(tuple(utterance.names)).search(text):
+    if ":" in text and _labels(tuple(utterance.names)).search(text):
         return "role label"
     spoken = words(text)
     if len(spoken) >= 3 and spoken in utterance.earlier:
         return "said before"
+    least = ECHO_SHARE * len(spoken)
     mine = set(spoken)
-    if any(_echoes(spoken, mine, said) for said in utterance.theirs):
+    # Of fewer words no echo of that length can come, and thousands of utterances are short.
+    if any(len(said) >= least and _echoes(spoken, mine, said) for said in utterance.theirs):
         return "echo"
     if _RUN_ON.search(utterance.text):
         return "run on"
@@ -387,16 +406,17 @@ def _echoes(spoken: Sequence[str], mine: set[str], heard: tuple[str, ...]) -> bo
     return row[-1] >= ECHO_SHARE * len(spoken)
 
 
-def _loops(spoken: Sequence[str]) -> bool:
+def _loops(spoken: tuple[str, ...]) -> bool:
+    """Whether a clause is said twice, or a few words in a row three times."""
     if len(spoken) - len(set(spoken)) < 5:
         return False  # four words in a row for the third time repeat five words at least
-    runs: dict[tuple[str, ...], int] = {}
-    for i in range(len(spoken) - 3):
-        run = tuple(spoken[i : i + 4])
-        runs[run] = runs.get(run, 0) + 1
-        if runs[run] >= 3:
-            return True
-    return False
+    return _repeated(spoken, 8) >= 2 or _repeated(spoken, 4) >= 3
+
+
+def _repeated(spoken: tuple[str, ...], length: int) -> int:
+    """Return how often the most frequent words in a row of that length are said."""
+    runs = Counter(spoken[i : i + length] for i in range(len(spoken) - length + 1))
+    return max(runs.values(), default=0)
 
 
 CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {

@@ -284,11 +284,23 @@ def _filter(node: Any) -> Closure:
         near = nearest(node.name, [*FILTERS, "default"])
         raise SyntaxFault(f"there is no filter {node.name!r}{near}", node.lineno)
     arguments, keywords = _arguments(node, function, 2)
+    return _applied(function, [value, *arguments], keywords)
+
+
+def _applied(
+    function: Callable[..., Any], arguments: list[Closure], keywords: dict[str, Closure]
+) -> Closure:
+    """Compile a function's call on the frame and its arguments; most have one or two."""
+    if len(arguments) == 1 and not keywords:
+        (only,) = arguments
+        return lambda frame: function(frame, only(frame))
+    if len(arguments) == 2 and not keywords:
+        first, second = arguments
+        return lambda frame: function(frame, first(frame), second(frame))
 
     def run(frame: Frame) -> Any:
         return function(
             frame,
-            value(frame),
             *[argument(frame) for argument in arguments],
             **{key: argument(frame) for key, argument in keywords.items()},
         )
@@ -348,16 +360,7 @@ def _call(node: Any) -> Closure:
         known = ", ".join(FUNCTIONS)
         raise SyntaxFault(f"`{called}` cannot be called; the functions are {known}", node.lineno)
     function = FUNCTIONS[node.node.name]
-    arguments, keywords = _arguments(node, function, 1)
-
-    def run(frame: Frame) -> Any:
-        return function(
-            frame,
-            *[argument(frame) for argument in arguments],
-            **{key: argument(frame) for key, argument in keywords.items()},
-        )
-
-    return run
+    return _applied(function, *_arguments(node, function, 1))
 
 
 _EXPRESSIONS: Mapping[type, Callable[[Any], Closure]] = {

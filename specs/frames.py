@@ -27,6 +27,10 @@ class UndefinedFault(Fault):
     """A name, key or item that is not there; `default` and `is defined` catch it."""
 
 
+_NO_NAMES: dict[str, Any] = {}
+"""Outside of loops there are none; a loop gives its frame names of its own, and takes them back."""
+
+
 class Frame:
     """What one evaluation sees: the caller's scope, the loops' own names, and its budget."""
 
@@ -34,7 +38,7 @@ class Frame:
 
     def __init__(self, scope: Mapping[str, Any], draws: random.Random | None) -> None:
         self.scope = scope
-        self.names: dict[str, Any] = {}
+        self.names = _NO_NAMES
         self.draws = draws
         self.work = WORK_LIMIT
         self.loops = LOOP_LIMIT

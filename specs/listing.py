@@ -37,12 +37,11 @@ class Listing:
 
         Grounding takes a number for known that belongs to another item of the material.
         """
-        numbers = [_numbers(item, place) for place, item in enumerate(self._items, 1) if self._own]
         for sentence in sentences(text):
             current: int | None = None
             for word in words(sentence):
                 if is_number(word):
-                    if current is not None and word not in numbers[current]:
+                    if current is not None and not _may_have(self._items[current], current, word):
                         return True
                     continue
                 current = next((i for i, own in enumerate(self._own) if word in own), current)
@@ -61,7 +60,8 @@ def _own_words(items: Sequence[Any]) -> list[Vocabulary]:
     return own
 
 
-def _numbers(item: Mapping[str, Any], place: int) -> set[str]:
-    """Return what may stand behind an item's title: its numbers, its place, and the next one's."""
-    told = (word for value in item.values() for word in words(str(value)) if is_number(word))
-    return {*told, str(place), str(place + 1)}
+def _may_have(item: Mapping[str, Any], index: int, number: str) -> bool:
+    """Whether a number may stand behind an item: one of its own, its place, or the next one's."""
+    if number in (str(index + 1), str(index + 2)):
+        return True
+    return any(number in words(str(value)) for value in item.values())

@@ -40,9 +40,17 @@ def _output(node: Any) -> Writer:
         for part in node.nodes
     ]
 
+    fixed = [len(part) for part in parts if isinstance(part, str)]
+    size, cost = sum(fixed), sum(length // 32 + 1 for length in fixed)
+
     def write(frame: Frame, out: list[str]) -> None:
+        frame.spend(cost)
+        frame.write(size)
         for part in parts:
-            text = part if isinstance(part, str) else text_of(part(frame))
+            if isinstance(part, str):
+                out.append(part)
+                continue
+            text = text_of(part(frame))
             frame.spend(len(text) // 32 + 1)
             frame.write(len(text))
             out.append(text)

@@ -11,7 +11,7 @@ from specs.checks import Utterance, boilerplate, run_checks
 from specs.domain import CheckCall, Reference, Speech
 from specs.errors import Where
 from specs.expressions import Expression, Template
-from specs.words import Vocabulary, asks, content_words, words
+from specs.words import Vocabulary, asks, content_words, same, words
 
 HERE = Where("test.yaml", 1, 1)
 
@@ -170,6 +170,51 @@ def test_lists_wants_results_in_their_order() -> None:
     assert judge("lists", "Soup or Lentil Soup?", [{"title": "Lentil Soup"}, {"title": "Soup"}])
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("stir", "stirred"),
+        ("cooked", "cooking"),
+        ("bake", "baking"),
+        ("leaf", "leaves"),
+        ("berry", "berries"),
+        ("potato", "potatoes"),
+        ("cocinar", "cocinado"),
+        ("курица", "курицы"),
+    ],
+)
+def test_forms_of_one_word_are_the_same(one: str, other: str) -> None:
+    assert same(one, other)
+    assert same(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("dough", "doubt"),
+        ("greased", "great"),
+        ("press", "precious"),
+        ("chicken", "chickpeas"),
+        ("butter", "button"),
+        ("salt", "salad"),
+        ("pan", "panko"),
+        ("10", "100"),
+    ],
+)
+def test_words_that_begin_alike_are_not_the_same(one: str, other: str) -> None:
+    assert not same(one, other)
+    assert not same(other, one)
+
+
+def test_what_a_model_takes_from_an_example_is_not_grounded() -> None:
+    step = "Bring the vegetable stock, onion, vinegar and sugar to the boil."
+    spoken = "Now bring the vegetable stock, onion, vinegar and sugar to the boil."
+    assert judge("grounded", spoken, step)
+    phrases = Vocabulary(["Great, no doubt. Precious. Tin it."])
+    leaked = f"Press the dough into a greased tin. {spoken}"
+    assert not judge("grounded", leaked, step, phrases=phrases)
+
+
 @pytest.mark.parametrize("text", ["Ready?", "準備はいい？", "هل أنت جاهز؟", "Είσαι έτοιμος;"])
 def test_asks_knows_the_marks_of_many_scripts(text: str) -> None:
     assert asks(text)
@@ -194,6 +239,14 @@ def test_a_semicolon_is_no_question() -> None:
         ("Now chop the red onion finely.", "echo"),
         ("Chop the red onion finely.", "echo"),
         ("so good it is so good it is so good it is so good it is", "loop"),
+        (
+            "Alright, stir the curry powder into the roux for 1 minute. "
+            "Step 6: Stir the curry powder into the roux for 1 minute.",
+            "loop",
+        ),
+        ("Heat the oil, add the onion, add the garlic and add the salt.", ""),
+        ("I'm an AI, so I eat nothing.", "set phrase"),
+        ("The air in here smells of bread, as a bakery does.", ""),
         ("Ready to go on?Create a new dialogue by adding a cook.", "run on"),
         ("Beat in the eggs until well mixed.defrost the vegetables", "run on"),
         ("To cook it, we need to follow these steps:", "run on"),
