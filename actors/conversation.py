@@ -68,6 +68,7 @@ class Cast:
     phrases: Vocabulary = field(init=False)
     _shots: dict[tuple[int, int], tuple[Shot, ...]] = field(default_factory=dict)
     _literals: dict[int, list[str]] = field(default_factory=dict)
+    _documents: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Gather the domain's phrases once."""
@@ -92,6 +93,12 @@ class Cast:
             self._literals[id(speech)] = literals(speech)
         return self._literals[id(speech)]
 
+    def document(self, id_: str) -> str:
+        """Return a document's fields as JSON, written once: one text for all its dialogues."""
+        if id_ not in self._documents:
+            self._documents[id_] = dump_json(self.domain.document(id_).fields)
+        return self._documents[id_]
+
 
 OnTurn = Callable[[Turn], Awaitable[None]]
 
@@ -115,7 +122,6 @@ class Conversation:
         self.plan = plan
         self.scene = Scene(cast.domain, plan)
         self.turns: list[Turn] = []
-        self.said: list[tuple[str, ...]] = []
         self.said_by: dict[Side, list[tuple[str, ...]]] = {"user": [], "agent": []}
         self.systems: dict[Side, str] = {}
         self._attempt = attempt
@@ -229,9 +235,7 @@ class Conversation:
 
     async def _said(self, turn: Turn, new: bool) -> None:
         self.turns.append(turn)
-        said = words(turn.text)
-        self.said.append(said)
-        self.said_by[turn.role].append(said)
+        self.said_by[turn.role].append(words(turn.text))
         self.scene.heard = turn.text
         self.scene.turn += 1
         if new:
@@ -317,7 +321,7 @@ def make_record(
         persona=plan.persona.text,
         goal=plan.goal,
         doc_ids=tuple(ids),
-        documents=tuple((id_, dump_json(cast.domain.document(id_).fields)) for id_ in ids),
+        documents=tuple((id_, cast.document(id_)) for id_ in ids),
         path=tuple(scene.path),
         stop_reason=reason,
         error=error,

@@ -256,7 +256,7 @@ class SinglePrompt:
             text=text,
             instruction=step.instruction,
             heard=self.turns[-1].text if self.turns else "",
-            earlier=[words(turn.text) for turn in self.turns],
+            mine=[words(turn.text) for turn in self.turns if turn.role == step.side],
             theirs=[words(turn.text) for turn in self.turns if turn.role != step.side],
             names=[card.name for card in self.cast.cards.values()],
             phrases=self.cast.phrases,

@@ -211,7 +211,7 @@ class Utterer:
             text=said,
             instruction=self.ask.instruction,
             heard=scene.heard,
-            earlier=self.conversation.said,
+            mine=self.conversation.said_by[self.side],
             theirs=self.conversation.said_by["agent" if self.side == "user" else "user"],
             names=[card.name for card in self.ask.cards.values()],
             finished=finished,

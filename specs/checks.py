@@ -61,7 +61,7 @@ class Utterance:
     Attributes:
         instruction: what the speaker was told to say.
         heard: what the other side said last.
-        earlier: the words of what either side said before, in order.
+        mine: the words of what the speaker said before, in order.
         theirs: those of what the other side said before, in order; `heard` is the last of it.
         names: the names of both roles, which must not stand as labels in the words.
         finished: the model ended by itself, not at its token limit.
@@ -72,7 +72,7 @@ class Utterance:
     text: str
     instruction: str = ""
     heard: str = ""
-    earlier: Sequence[tuple[str, ...]] = ()
+    mine: Sequence[tuple[str, ...]] = ()
     theirs: Sequence[tuple[str, ...]] = ()
     names: Sequence[str] = ()
     finished: bool = True
@@ -362,7 +362,7 @@ def boilerplate(utterance: Utterance) -> str:
     if ":" in text and _labels(tuple(utterance.names)).search(text):
         return "role label"
     spoken = words(text)
-    if len(spoken) >= 3 and spoken in utterance.earlier:
+    if len(spoken) >= 3 and (spoken in utterance.mine or spoken in utterance.theirs):
         return "said before"
     least = ECHO_SHARE * len(spoken)
     mine = set(spoken)

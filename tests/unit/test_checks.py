@@ -236,7 +236,7 @@ def test_a_semicolon_is_no_question() -> None:
         ("Chef: now chop.", "role label"),
         ("I look forward to it!Human: what is that?", "role label"),
         ("What comes next, please?", "said before"),
-        ("Now chop the red onion finely.", "echo"),
+        ("Now chop the red onion finely.", "said before"),
         ("Chop the red onion finely.", "echo"),
         ("so good it is so good it is so good it is so good it is", "loop"),
         (
@@ -261,7 +261,7 @@ def test_boilerplate(text: str, why: str) -> None:
     utterance = Utterance(
         text,
         heard="Now chop the red onion finely.",
-        earlier=[words("what comes next please")],
+        mine=[words("what comes next please")],
         theirs=[
             words("Silky Hummus takes 15 minutes in all, shall we start?"),
             words("Now chop the red onion finely."),
