@@ -12,9 +12,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,34 @@ class Duplicate:
         return f"like {self.of[:12]} ({self.by} {self.similarity:.3f})"
 
 
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """What is compared of a text.
+
+    Attributes:
+        shingles: the hashes of its runs of SHINGLE words, sorted, each once; none for no words.
+        minhash: PERMUTATIONS least hashes of theirs, each under another permutation.
+    """
+
+    shingles: Hashes
+    minhash: Hashes
+
+
+def sketch(text: str) -> Sketch:
+    """Return the sketch of a dialogue's utterances, one a line."""
+    hashes = shingles(text)
+    minhash = _minhash().copy()  # shares the permutations, which take long to make
+    minhash.update_batch(hashes)
+    return Sketch(hashes, minhash.hashvalues.astype(np.uint32))
+
+
+@cache
+def _minhash() -> Any:
+    from datasketch import MinHash
+
+    return MinHash(num_perm=PERMUTATIONS, hashfunc=int)
+
+
 class NearDuplicates:
     """Takes dialogues one by one, and says which repeat an earlier one.
 
@@ -65,16 +93,15 @@ class NearDuplicates:
         self._vectors = _Vectors(cosine)
         self._ids: list[str] = []
 
-    def add(self, walk_id: str, text: str, vector: Vector | None = None) -> Duplicate | None:
+    def add(self, walk_id: str, sketch: Sketch, vector: Vector | None = None) -> Duplicate | None:
         """Return which earlier dialogue this one repeats; if none, remember it.
 
         Args:
-            text: all utterances, one a line; without words it is like no other.
+            sketch: of all utterances; one without words is like no other.
             vector: of any length but zero, the same size for all; None to compare words alone.
         """
-        hashes = shingles(text)
-        keys = self._texts.keys(hashes)
-        like = self._texts.nearest(hashes, keys)
+        keys = self._texts.keys(sketch)
+        like = self._texts.nearest(sketch.shingles, keys)
         if like is not None:
             return Duplicate(self._ids[like[0]], "words", like[1])
         unit = _unit(vector)
@@ -82,7 +109,7 @@ class NearDuplicates:
             like = self._vectors.nearest(unit)
             if like is not None:
                 return Duplicate(self._ids[like[0]], "cosine", like[1])
-        self._texts.keep(hashes, keys)
+        self._texts.keep(sketch.shingles, keys)
         if unit is not None:
             self._vectors.keep(unit, len(self._ids))
         self._ids.append(walk_id)
@@ -131,21 +158,16 @@ class _Texts:
     """
 
     def __init__(self, least: float) -> None:
-        from datasketch import MinHash
-
         self._least = least
         self._count, self._rows = bands(least)
-        self._empty = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
         self._kept: list[Hashes] = []
         self._places: dict[int, int | list[int]] = {}
 
-    def keys(self, hashes: Hashes) -> list[int]:
+    def keys(self, sketch: Sketch) -> list[int]:
         """Return a text's bands, each with its number."""
-        if not len(hashes):
+        if not len(sketch.shingles):
             return []
-        minhash = self._empty.copy()  # shares the permutations, which take long to make
-        minhash.update_batch(hashes)
-        used = minhash.hashvalues[: self._count * self._rows].reshape(self._count, self._rows)
+        used = sketch.minhash[: self._count * self._rows].reshape(self._count, self._rows)
         return [
             int.from_bytes(blake2b(row.tobytes(), digest_size=7).digest()) << 8 | number
             for number, row in enumerate(used)

@@ -12,6 +12,7 @@ import numpy as np
 from specs.parts import read_batches
 from specs.run_file import Filter
 from trainer.curated import Task
+from trainer.duplicates import Sketch
 from trainer.filters import JUDGE, Decision, Facts, Mask, Table
 from trainer.measures import OWN
 from trainer.measuring import Gauges, measured_name, measured_schema
@@ -38,7 +39,7 @@ class Corpus(Protocol):
 class Near(Protocol):
     """Looks for near-duplicates in one pass."""
 
-    def add(self, walk_id: str, text: str, vector: Vectors | None = None) -> Any:
+    def add(self, walk_id: str, sketch: Sketch, vector: Vectors | None = None) -> Any:
         """Take one dialogue; return the earlier one that it repeats, or None."""
 
 
@@ -134,11 +135,11 @@ class Measured:
 
     def _look(self, rule: Filter, eligible: Mask) -> Iterator[tuple[int, str]]:
         near = self.tools.near(rule)
-        for number, row in enumerate(self.all_rows(["walk_id", "turns"])):
+        for number, row in enumerate(self.all_rows(["walk_id", "shingles", "minhash"])):
             if not eligible[number]:
                 continue
-            text = "\n".join(turn["text"] for turn in row["turns"])
-            like = near.add(row["walk_id"], text, self.vectors.get(number))
+            hashes = (np.frombuffer(row[name], np.uint32) for name in ("shingles", "minhash"))
+            like = near.add(row["walk_id"], Sketch(*hashes), self.vectors.get(number))
             if like is not None:
                 yield number, str(like)
 

@@ -27,6 +27,7 @@ from specs.records import (
 from specs.row_writer import RowWriter
 from specs.run_file import Filter
 from trainer.agent_format import ChatMessage
+from trainer.duplicates import sketch
 from trainer.filters import Facts, never_kept
 
 
@@ -86,6 +87,7 @@ def measured_schema() -> pa.Schema:
             *kept, quality.field("findings"), ("measures", pa.list_(pa.float64())),
             ("turns", pa.list_(turn)), curated.field("messages"), curated.field("path"),
             curated.field("doc_ids"), ("unusable", pa.string()),
+            ("shingles", pa.binary()), ("minhash", pa.binary()),
         ],
         metadata={"duologue.schema": "measured", "duologue.schema_version": SCHEMA_VERSION},
     )  # fmt: skip
@@ -134,6 +136,8 @@ def measured_row(dialogue: Dialogue, gauges: Gauges, rules: Sequence[Filter]) ->
             unusable = "" if any(m.train for m in messages) else "the agent says nothing"
         except DuologueError as error:
             unusable = str(error)
+    alike = any(rule.kind == "near_duplicates" for rule in rules)
+    looked = sketch("\n".join(turn.text for turn in dialogue.turns)) if alike else None
     return {
         "walk_id": dialogue.walk_id,
         "index": dialogue.index,
@@ -153,4 +157,6 @@ def measured_row(dialogue: Dialogue, gauges: Gauges, rules: Sequence[Filter]) ->
         "path": [{"from": s.from_, "intent": s.intent, "to": s.to} for s in dialogue.path],
         "doc_ids": list(dialogue.doc_ids),
         "unusable": unusable,
+        "shingles": looked.shingles.tobytes() if looked else None,
+        "minhash": looked.minhash.tobytes() if looked else None,
     }  # fmt: skip

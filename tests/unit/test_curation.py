@@ -21,6 +21,7 @@ from tests.unit.durable_samples import faulty_folder, make_dialogue
 from trainer.agent_format import ChatMessage
 from trainer.curated import Curated, NothingKept, Task, existing, further
 from trainer.curation import curate
+from trainer.duplicates import Sketch
 from trainer.measured import Instruments
 from trainer.measuring import Examined, Gauges
 from trainer.vectors import VectorFile, Vectors, chunks, embedded
@@ -48,10 +49,10 @@ class Words:
 
 @dataclass
 class SameText:
-    seen: dict[str, str] = field(default_factory=dict)
+    seen: dict[bytes, str] = field(default_factory=dict)
 
-    def add(self, walk_id: str, text: str, vector: Vectors | None = None) -> str | None:
-        earlier = self.seen.setdefault(text, walk_id)
+    def add(self, walk_id: str, sketch: Sketch, vector: Vectors | None = None) -> str | None:
+        earlier = self.seen.setdefault(sketch.shingles.tobytes(), walk_id)
         return None if earlier == walk_id else f"like {earlier}"
 
 
