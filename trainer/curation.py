@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from specs.errors import Finding, InputError, Where
-from specs.parts import clear_temporaries
+from specs.parts import check_file, clear_temporaries
+from specs.records import dialogue_schema
 from specs.run_file import CurateSection
 from trainer.curated import HINT, Curated, NothingKept, Task, state
 from trainer.curation_files import EXAMPLES, CurationWriter
@@ -58,6 +59,7 @@ def curate(
         raise InputError(wrong)
     curation, parts = state(task)
     names = [part["name"] for part in parts]
+    _check(task, names)
     task.quality.create()
     task.curated.create()
     _clear(task)
@@ -70,6 +72,18 @@ def curate(
             return CurationWriter(view, result, curation, parts).write()
     finally:
         _clear(task)
+
+
+def _check(task: Task, names: Sequence[str]) -> None:
+    """Refuse the parts that cannot be read, all at once, before hours are spent on the others."""
+    wrong: list[Finding] = []
+    for name in names:
+        try:
+            check_file(task.dialogues, name, dialogue_schema())
+        except InputError as error:
+            wrong += error.findings
+    if wrong:
+        raise InputError(wrong)
 
 
 def _clear(task: Task) -> None:

@@ -68,13 +68,13 @@ class SentenceEmbedder:
         local = Path(source).is_dir()
         if not local and source.startswith((".", "/", "~")):
             raise RetrievalError(f"retrieval.embedding: there is no folder {source!r}; {_CHOICES}")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # imported along, and talks
         try:
             import torch
             from sentence_transformers import SentenceTransformer
             from transformers.utils.logging import disable_progress_bar
 
             disable_progress_bar()  # type: ignore[no-untyped-call]
-            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it is imported along
             torch.set_num_threads(1)
             self._model: SentenceTransformer = SentenceTransformer(
                 source, device="cpu", local_files_only=local

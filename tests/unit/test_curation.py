@@ -263,6 +263,10 @@ def test_a_half_copied_part_and_another_schema_are_refused_by_name(tmp_path: Pat
     pq.write_table(table.replace_schema_metadata(metadata), part)
     with pytest.raises(InputError, match=r"part-b.parquet.*schema version 0"):
         curate(task(tmp_path), tools(), quiet)
+    (tmp_path / "dialogues" / "part-a.parquet").write_bytes(whole[:40])
+    with pytest.raises(InputError) as caught:
+        curate(task(tmp_path), tools(), quiet)
+    assert len(caught.value.findings) == 2  # all that is wrong, at once
     assert everything(tmp_path) == before
 
 
