@@ -359,7 +359,7 @@ def boilerplate(utterance: Utterance) -> str:
         return "list mark"
     if _PLACEHOLDER.search(text):
         return "placeholder"
-    if ":" in text and _labels(tuple(utterance.names)).search(text):
+    if _labels(tuple(utterance.names)).search(text):
         return "role label"
     spoken = words(text)
     if len(spoken) >= 3 and (spoken in utterance.mine or spoken in utterance.theirs):
@@ -381,7 +381,9 @@ def _labels(names: tuple[str, ...]) -> regex.Pattern[str]:
     known = [regex.escape(normalize(name)) for name in names if name]
     # Instruct models fall back into the labels of the transcripts that they were trained on.
     known += ["assistant", "human", "system", "user"]
-    return regex.compile(rf"(?:^|[.!?*\"”]\s*)(?:{'|'.join(known)})\s*:")
+    anyone = f"(?:{'|'.join(known)})"
+    narrated = rf"\bthe {anyone} (?:\w+ )?(?:says|asks|answers|replies|responds)\b"
+    return regex.compile(rf"(?:^|[.!?*\"”]\s*){anyone}\s*:|{narrated}")
 
 
 def _echoes(spoken: Sequence[str], mine: set[str], heard: tuple[str, ...]) -> bool:

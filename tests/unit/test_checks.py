@@ -234,6 +234,7 @@ def test_a_semicolon_is_no_question() -> None:
         ("I love [dish name] so much.", "placeholder"),
         ("Great. Chef: now chop.", "role label"),
         ("Chef: now chop.", "role label"),
+        ("Shall we start? The chef then says yes, and they cook.", "role label"),
         ("I look forward to it!Human: what is that?", "role label"),
         ("What comes next, please?", "said before"),
         ("Now chop the red onion finely.", "said before"),

@@ -115,6 +115,14 @@ def test_a_rare_state_is_no_finding() -> None:
     assert set(domain.states) - seen - {domain.start}
 
 
+def test_what_never_happened_is_looked_for_on_more_walks(tmp_path: Path) -> None:
+    rare = ("when: not memory.borrowed,", "when: turn > 20,")  # most walks end before
+    domain = open_domain(str(changed(tmp_path / "rare", rare)))
+    seen = {step.to for walk in walk_sample.sample(domain, 0, 4).walks for step in walk.path}
+    assert "lend" not in seen
+    assert walk_sample.measured(domain, 0, 4) == []  # 20 walks see it
+
+
 def test_check_takes_other_documents(tmp_path: Path, capsys: Printed) -> None:
     corpus = tmp_path / "mine.jsonl"
     corpus.write_text('{"id": "x", "title": "A title and nothing else"}\n')
