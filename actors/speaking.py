@@ -19,7 +19,6 @@ from specs.domain import Reference, Side, Slot, Speech
 from specs.engine import Answer, Candidate, Failure, Sampling
 from specs.errors import DuologueError, ExpressionError, Unavailable
 from specs.records import CheckResult, StopReason
-from specs.run_file import Profile
 from specs.scene import SceneError
 from specs.seeds import digest, seed, shuffled
 
@@ -312,8 +311,7 @@ class Utterer:
             source = "reference"
         drawn = (("n", sampling.n), ("attempt", attempt), ("candidate", number))
         return {
-            **self._spent(answer, sampling.seed + number),
-            "sampling": self._sampling(drawn),
+            **self._spent(answer, sampling.seed + number, drawn),
             "source": source,
             "checks": judged.checks,
             "rejected": tuple(self.rejected),
@@ -321,10 +319,20 @@ class Utterer:
             "completion_tokens": self.tokens,
         }
 
-    def _spent(self, answer: Answer, drawn: int) -> dict[str, Any]:
+    def _spent(
+        self, answer: Answer, drawn: int, draw: tuple[tuple[str, int], ...] = ()
+    ) -> dict[str, Any]:
+        profile = self.seat.profile
         return {
             "seed": drawn,
-            "sampling": self._sampling(),
+            "sampling": _sampling(
+                profile.form,
+                profile.temperature,
+                profile.top_p,
+                profile.max_tokens,
+                self.ask.repair,
+                draw,
+            ),
             "prompt_digest": self._shown,
             "model": self.seat.info.model,
             "adapter": self.seat.info.adapter,
@@ -337,20 +345,22 @@ class Utterer:
             "decode_s": answer.decode_s,
         }
 
-    def _sampling(self, draw: tuple[tuple[str, int], ...] = ()) -> Mapping[str, Any]:
-        return _sampling(self.seat.profile, self.ask.repair, draw)
-
 
 @lru_cache(maxsize=1024)
 def _sampling(
-    profile: Profile, repair: tuple[str, ...], draw: tuple[tuple[str, int], ...]
+    form: str,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    repair: tuple[str, ...],
+    draw: tuple[tuple[str, int], ...],
 ) -> Mapping[str, Any]:
     """Return how a turn was decoded, one object for all turns that were decoded so."""
     sampling: dict[str, Any] = {
-        "form": profile.form,
-        "temperature": profile.temperature,
-        "top_p": profile.top_p,
-        "max_tokens": profile.max_tokens,
+        "form": form,
+        "temperature": temperature,
+        "top_p": top_p,
+        "max_tokens": max_tokens,
     }
     if repair:
         sampling["repair"] = list(repair)  # a part of the prompt

@@ -79,21 +79,18 @@ class Utterance:
     phrases: Vocabulary | None = None
 
 
-_SET_PHRASES = {
-    "as a": r"\bas an? (?:ai|artificial|language|large|virtual|digital)\b",
-    "language model": r"",
-    " ai": r"\bi(?: am|'m) an? ai\b",
-    "helpful assistant": r"",
-    " fulfil": r"i can(?:not|'t) fulfil",
-    "able to": r"\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)",
-    "instruction:": r"\binstruction:",
-    "intention:": r"\bintention:",
-    "context:": r"\bcontext:",
-    "<|": r"",
-}
-"""What only an assistant says: a part to look for first, and the pattern that decides."""
+_TELLTALE = frozenset(
+    """ai able artificial assistant context digital fulfil fulfill instruction intention language
+    large unable virtual""".split()  # noqa: SIM905
+)
+"""Without one of these words there is no set phrase, and no need to look for one."""
 
-_DECIDING = [(part, re.compile(pattern)) for part, pattern in _SET_PHRASES.items()]
+_SET_PHRASE = re.compile(
+    r"\bas an? (?:ai|artificial|language|large|virtual|digital)\b|language model"
+    r"|\bi(?: am|'m) an? ai\b|helpful assistant|i can(?:not|'t) fulfil"
+    r"|\bi(?:'m| am) (?:unable|not able) to (?:provide|help|assist|fulfil|do that)"
+    r"|\b(?:instruction|intention|context):"
+)
 _OPENING = re.compile(
     r"(?:sure|certainly|of course|absolutely)[,!.:]* (?:here|i can)"
     r"|here (?:is|are) (?:the|some|a few|an?) .{0,40}:"
@@ -164,12 +161,12 @@ def _mentions(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
 def _mentioned(value: Any, text: str) -> float:
     if isinstance(value, bool) or value is None:
         return 1.0
-    if isinstance(value, list | tuple):
-        return min((_mentioned(item, text) for item in value), default=1.0)
-    if isinstance(value, Mapping):
-        return _mentioned(value.get("title", value.get("name", "")), text)
     if isinstance(value, int):
         return float(bool(number_forms(value).intersection(words(text))))
+    if isinstance(value, list | tuple):
+        return min((_mentioned(item, text) for item in value), default=1.0)
+    if not isinstance(value, str) and isinstance(value, Mapping):
+        return _mentioned(value.get("title", value.get("name", "")), text)
     spoken = vocabulary(text)
     wanted = content_words(str(value)) or words(str(value))
     if not wanted:
@@ -353,7 +350,8 @@ def boilerplate(utterance: Utterance) -> str:
     text = normalize(utterance.text).strip()
     if _OPENING.match(text):
         return "set phrase"
-    if any(part in text and pattern.search(text) for part, pattern in _DECIDING):
+    spoken = words(utterance.text)
+    if "<|" in text or (not _TELLTALE.isdisjoint(spoken) and _SET_PHRASE.search(text)):
         return "set phrase"
     if _LIST_MARK.search(text):
         return "list mark"
@@ -361,7 +359,6 @@ def boilerplate(utterance: Utterance) -> str:
         return "placeholder"
     if _labels(tuple(utterance.names)).search(text):
         return "role label"
-    spoken = words(text)
     if len(spoken) >= 3 and (spoken in utterance.mine or spoken in utterance.theirs):
         return "said before"
     least = ECHO_SHARE * len(spoken)

@@ -119,13 +119,14 @@ def same(one: str, other: str) -> bool:
     """Whether two words are forms of one word: equal, or alike but for a short ending."""
     if one == other:
         return True
-    if is_number(one) or is_number(other):
+    short, long = (one, other) if len(one) <= len(other) else (other, one)
+    for stem in (len(short), len(short) - 1, len(short) - 2):
+        if stem >= 3 and long.startswith(short[:stem]):
+            break
+    else:
         return False
-    short, long = sorted((one, other), key=len)
-    pairs = enumerate(zip(short, long, strict=False))
-    stem = next((i for i, (mine, other) in pairs if mine != other), len(short))
     left, right = short[stem:], long[stem:]
-    if stem < 3 or len(left) > 2 or len(right) > 3 + (not left):
+    if len(right) > 3 + (not left) or is_number(one):
         return False
     if stem >= _LONG_STEM or not (short.isascii() and long.isascii()):
         return len(right) <= 3
