@@ -287,8 +287,12 @@ def _lists(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
     items = values[0] if values and isinstance(values[0], list) else list(values)
     if not items:
         return 1.0, True
-    shown = [_mentioned(item, utterance.text) >= MENTIONED_SHARE for item in items]
     listing = Listing(items)
+    told = listing.told(utterance.text) or [1.0] * len(items)
+    shares = [
+        min(_mentioned(one, utterance.text), own) for one, own in zip(items, told, strict=True)
+    ]
+    shown = [share >= MENTIONED_SHARE for share in shares]
     order = listing.order(utterance.text)
     right = order == sorted(order) and not listing.misplaced_number(utterance.text)
     return sum(shown) / len(shown), all(shown) and right

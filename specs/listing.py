@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specs.words import Vocabulary, content_words, is_number, sentences, vocabulary, words
+from specs.words import content_words, is_number, sentences, vocabulary, words
 
 
 class Listing:
@@ -18,6 +18,15 @@ class Listing:
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
         self._own = _own_words(items)
+        self._known = [vocabulary(" ".join(own)) for own in self._own]
+
+    def told(self, text: str) -> list[float]:
+        """Return which share of an item's own words a text holds; 1 for one that has none.
+
+        What two titles have in common may have been said of the other.
+        """
+        spoken = vocabulary(text)
+        return [sum(word in spoken for word in own) / len(own) if own else 1.0 for own in self._own]
 
     def order(self, text: str) -> list[int]:
         """Return the numbers (from 0) of the items that a text names, as it names them.
@@ -26,7 +35,7 @@ class Listing:
         """
         spoken = words(text)
         places = []
-        for number, own in enumerate(self._own):
+        for number, own in enumerate(self._known):
             place = next((i for i, word in enumerate(spoken) if word in own), None)
             if place is not None:
                 places.append((place, number))
@@ -44,19 +53,19 @@ class Listing:
                     if current is not None and not _may_have(self._items[current], current, word):
                         return True
                     continue
-                current = next((i for i, own in enumerate(self._own) if word in own), current)
+                current = next((i for i, own in enumerate(self._known) if word in own), current)
         return False
 
 
-def _own_words(items: Sequence[Any]) -> list[Vocabulary]:
+def _own_words(items: Sequence[Any]) -> list[list[str]]:
     titled = [item for item in items if isinstance(item, Mapping)]
     if len(titled) != len(items):
         return []
     titles = [content_words(str(item.get("title", item.get("name", "")))) for item in titled]
     own = []
     for number, title in enumerate(titles):
-        others = (" ".join(one) for other, one in enumerate(titles) if other != number)
-        own.append(vocabulary(" ".join(sorted(vocabulary(*others).strangers(title)))))
+        others = vocabulary(*(" ".join(one) for i, one in enumerate(titles) if i != number))
+        own.append([word for word in title if word not in others])
     return own
 
 

@@ -165,6 +165,9 @@ def test_lists_wants_results_in_their_order() -> None:
     assert judge("lists", "Lentil Dal or Apple Crisp. The quickest takes 25 minutes.", timed)
     assert not judge("lists", "Lentil Dal, 45 minutes, or Apple Crisp, 25 minutes?", timed)
     assert not judge("lists", "Lentil Dal, 25 minutes, or Apple Crisp, 25 minutes?", timed)
+    curries = [{"title": "Kerala Fish Curry"}, {"title": "Fish Tacos"}]
+    assert judge("lists", "Kerala Curry or Fish Tacos?", curries)
+    assert not judge("lists", "Leek Curry or Fish Tacos?", curries)  # the fish is the other's
     # What is not chosen by number may stand anyhow, and so may what has no word of its own.
     assert judge("lists", "You need eggs and flour.", ["flour", "eggs"])
     assert judge("lists", "Soup or Lentil Soup?", [{"title": "Lentil Soup"}, {"title": "Soup"}])
