@@ -67,6 +67,8 @@ class Command:
     said: str = ""
 
     def __post_init__(self) -> None:
+        # What runs in a script's background ignores SIGINT, and so would all that it starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cluster.cli", *self.arguments],
             cwd=ROOT,
