@@ -84,7 +84,11 @@ async def ask_judge(seat: Seat, name: str, prompt: Prompt) -> Answer:
 
 
 async def _rate_all(seat: Seat, transcripts: Sequence[str]) -> list[float | None]:
-    return list(await asyncio.gather(*(_rate(seat, text) for text in transcripts)))
+    # Short dialogues come out alike, word for word; what is the same is asked once.
+    different = list(dict.fromkeys(transcripts))
+    ratings = await asyncio.gather(*(_rate(seat, text) for text in different))
+    found = dict(zip(different, ratings, strict=True))
+    return [found[text] for text in transcripts]
 
 
 async def _rate(seat: Seat, transcript: str) -> float | None:

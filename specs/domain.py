@@ -6,8 +6,9 @@ stand, so that a failure at run time still names file, line and column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -255,6 +256,10 @@ class Persona:
     traits: tuple[str, ...] = ()
 
 
+Draws = tuple[Sequence[Edge], Sequence[float]]
+"""Edges, and the running sums of their weights."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A checked domain. `digest` covers every byte that decides what may be said."""
@@ -281,6 +286,7 @@ class Domain:
     corpus_path: Path | None = None
     _by_id: dict[str, Document] = field(init=False, repr=False, compare=False)
     _leaving: dict[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)
+    _draws: dict[str, Draws] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index documents and edges once; a walk asks for both at every turn."""
@@ -289,10 +295,17 @@ class Domain:
             leaving.setdefault(edge.from_, []).append(edge)
         object.__setattr__(self, "_by_id", {document.id: document for document in self.documents})
         object.__setattr__(self, "_leaving", {name: tuple(es) for name, es in leaving.items()})
+        weighed = {name: [e for e in es if e.weight > 0] for name, es in leaving.items()}
+        draws = {name: (es, list(accumulate(e.weight for e in es))) for name, es in weighed.items()}
+        object.__setattr__(self, "_draws", draws)
 
     def edges_from(self, state: str) -> tuple[Edge, ...]:
         """Return the edges that leave a state, in the order of the file."""
         return self._leaving.get(state, ())
+
+    def draws_from(self, state: str) -> Draws:
+        """Return the edges that may be drawn in a state, and the running sums of their weights."""
+        return self._draws.get(state, ((), ()))
 
     def document(self, id_: str) -> Document:
         """Return the document of that id; KeyError when there is none."""

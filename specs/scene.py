@@ -9,8 +9,10 @@ and the draw's name, so a scene that is played again with the same words takes t
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from specs.domain import (
@@ -161,16 +163,25 @@ class Scene:
         return edges
 
     def draw_edge(self) -> Edge | None:
-        """Draw an edge by weight; None when no guard holds."""
-        edges = self.open_edges()
-        if not edges:
-            return None
-        point = uniform(self.plan.walk_id, self.turn, "edge") * sum(edge.weight for edge in edges)
-        for edge in edges:
-            point -= edge.weight
-            if point < 0:
+        """Draw an edge by weight among those whose guards hold; None when no guard holds.
+
+        One is drawn from all of them, and where its guard does not hold, another from the rest:
+        the first in a weighted random order that is open is any of the open ones with the chance
+        of its weight, and most guards need not be asked.
+        """
+        edges, ends = self.domain.draws_from(self.node)
+        scope = self.scope()
+        for attempt in range(len(edges)):
+            point = uniform(self.plan.walk_id, self.turn, "edge", attempt) * ends[-1]
+            edge = edges[min(bisect_right(ends, point), len(edges) - 1)]
+            if edge.when is None or edge.when.evaluate(scope):
                 return edge
-        return edges[-1]
+            shut = edge.when.source
+            edges = [one for one in edges if one.when is None or one.when.source != shut]
+            ends = list(accumulate(one.weight for one in edges))
+            if not edges:
+                break
+        return None
 
     def settle(self, speech: Speech, side: Side) -> Mapping[str, Any]:
         """Return the slots (agent: the reply) that have a `value`, each with a draw of its own."""
@@ -369,6 +380,7 @@ def _walk(scene: Scene, tools: Answering) -> StopReason:
     while not scene.ended:
         if scene.turn + 2 > scene.domain.max_turns:
             return StopReason.TURN_LIMIT
+        scene.open_edges()  # asks every guard, so that one that fails or never holds is found
         edge = scene.draw_edge()
         if edge is None:
             return StopReason.NO_EDGE

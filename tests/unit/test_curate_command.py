@@ -237,10 +237,11 @@ def test_a_judge_rates_whole_dialogues(played: Path, monkeypatch: pytest.MonkeyP
     run = run_file(played, filters=rules, judge="judge")
     with rater(run) as rate:
         assert rate is not None
-        assert rate(["x" * 3, "x" * 4, "x" * 7]) == [2.0, 5.0, None]
+        assert rate(["x" * 3, "x" * 4, "x" * 7, "x" * 4]) == [2.0, 5.0, None, 5.0]
+    assert len(asked) == 3  # dialogues may come out alike
     asked.clear()
     curated = curate(run, False, quiet)
-    assert len(asked) == PLAYED
+    assert PLAYED - 5 < len(asked) == len(set(asked)) <= PLAYED
     assert asked[0].startswith("agent: ")
     assert 0 < curated.kept < PLAYED
     assert curated.summary["measures"]["after"]["judge"] == 5.0
