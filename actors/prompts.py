@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from specs.domain import Example, RoleCard, Side, Slot, Speech
@@ -44,7 +44,7 @@ class Line:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """All that a prompt is made from.
 
@@ -64,7 +64,7 @@ class Ask:
     material: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompt:
     """A rendered prompt: messages (chat) or text (script), and how its answer is decoded."""
 
@@ -87,6 +87,20 @@ class Shot:
     instruction: str
     slots: Mapping[str, Any]
     say: str
+    _scripts: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
+
+    def script(self, *labels: str) -> str:
+        """Return the example as a script shows it; made once, for it stands in every prompt.
+
+        Args:
+            labels: of the instruction, of each slot that the model writes, and of the speaker.
+        """
+        if labels not in self._scripts:
+            told, *slots, speaker = labels
+            values = (f"{slot}: {_plain(self.slots.get(slot))}" for slot in slots)
+            lines = (f"{told}: {flat(self.instruction)}", *values, f"{speaker}: {flat(self.say)}")
+            self._scripts[labels] = "\n".join(lines)
+        return self._scripts[labels]
 
 
 def render_shots(speech: Speech, count: int) -> tuple[Shot, ...]:
@@ -118,16 +132,8 @@ def render(ask: Ask, profile: Profile, shots: Sequence[Shot]) -> Prompt:
 
 def _script(ask: Ask, profile: Profile, shots: Sequence[Shot], history: Sequence[Line]) -> Prompt:
     name = ask.cards[ask.side].name
-    blocks = [
-        "\n".join(
-            [
-                f"{INSTRUCTION[ask.side]}: {flat(shot.instruction)}",
-                *(f"{slot.name}: {_plain(shot.slots.get(slot.name))}" for slot in ask.written),
-                f"{name}: {flat(shot.say)}",
-            ]
-        )
-        for shot in shots
-    ]
+    labels = (INSTRUCTION[ask.side], *(slot.name for slot in ask.written), name)
+    blocks = [shot.script(*labels) for shot in shots]
     if profile.persona and ask.system:
         blocks.append(flat(ask.system))
     if history:

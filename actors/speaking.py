@@ -40,7 +40,7 @@ class Stopped(DuologueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Spoken:
     """What was said: the words, the slots (agent: the reply), and the rest of the turn's record."""
 
@@ -49,7 +49,7 @@ class Spoken:
     record: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judged:
     """A candidate with its checks; `text` is what it says, or all of it when it did not parse."""
 

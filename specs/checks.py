@@ -98,6 +98,8 @@ _OPENING = re.compile(
 _RUN_ON = regex.compile(r"[.!?](?:(?<=\p{Ll}.)\p{Lu}|(?<=\p{Ll}{2}.)\p{Ll}{3})|[:：]\s*$")
 """A sentence glued to the next, or one that announces another: the model went past its end."""
 
+_NARRATING = frozenset({"answers", "asks", "replies", "responds", "says"})
+
 _LIST_MARK = re.compile(r"^\s*(?:[-*•‣▪◦–—]\s|\(?\d{1,2}[.)]\s|#{1,6}\s)")
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\[(?:[^\]\d]{1,40})\]|<[a-z_ ]{2,30}>|https?://|\*\*|```")
 
@@ -361,7 +363,9 @@ def boilerplate(utterance: Utterance) -> str:
         return "list mark"
     if _PLACEHOLDER.search(text):
         return "placeholder"
-    if _labels(tuple(utterance.names)).search(text):
+    if ":" in text and _labels(tuple(utterance.names)).search(text):
+        return "role label"
+    if not _NARRATING.isdisjoint(spoken) and _narrated(tuple(utterance.names)).search(text):
         return "role label"
     if len(spoken) >= 3 and (spoken in utterance.mine or spoken in utterance.theirs):
         return "said before"
@@ -379,12 +383,19 @@ def boilerplate(utterance: Utterance) -> str:
 
 @lru_cache(maxsize=64)
 def _labels(names: tuple[str, ...]) -> regex.Pattern[str]:
+    return regex.compile(rf"(?:^|[.!?*\"”]\s*){_anyone(names)}\s*:")
+
+
+@lru_cache(maxsize=64)
+def _narrated(names: tuple[str, ...]) -> regex.Pattern[str]:
+    return regex.compile(rf"\bthe {_anyone(names)} (?:\w+ )?(?:{'|'.join(sorted(_NARRATING))})\b")
+
+
+def _anyone(names: tuple[str, ...]) -> str:
     known = [regex.escape(normalize(name)) for name in names if name]
     # Instruct models fall back into the labels of the transcripts that they were trained on.
     known += ["assistant", "human", "system", "user"]
-    anyone = f"(?:{'|'.join(known)})"
-    narrated = rf"\bthe {anyone} (?:\w+ )?(?:says|asks|answers|replies|responds)\b"
-    return regex.compile(rf"(?:^|[.!?*\"”]\s*){anyone}\s*:|{narrated}")
+    return f"(?:{'|'.join(known)})"
 
 
 def _echoes(spoken: Sequence[str], mine: set[str], heard: tuple[str, ...]) -> bool:
