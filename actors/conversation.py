@@ -167,6 +167,9 @@ class Conversation:
         return StopReason.ENDED
 
     async def _edge(self) -> Edge | None:
+        logged = self._logged.get(self.scene.turn)
+        if logged is not None:  # it was taken, however edges are drawn now
+            return self.cast.domain.edges[logged.edge]
         person = self.cast.people.get("user")
         if person is None:
             return self.scene.draw_edge()

@@ -12,6 +12,7 @@ from actors.reenact import UNSURE, exact_prompts
 from specs.plan import make_plan
 from specs.records import Dialogue, dialogue_from_row, dialogue_row
 from specs.run_file import Profile
+from specs.scene import Scene
 from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Letters, Scripted, make_cast, place, shown
 from tests.unit.test_conversation import BAD, Telling, index_of, spaces
@@ -84,3 +85,14 @@ async def test_a_prompt_that_cannot_be_rendered_again_is_not_passed_off_as_exact
     assert len(unsure) > 1
     cut = replace(dialogue, turns=dialogue.turns[:2])
     assert set(await rendered(cast, cut)) == {0, 1}
+
+
+async def test_a_record_is_followed_however_edges_are_drawn_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Scripted()
+    cast = make_cast(kiosk(), client)
+    dialogue = await played(cast, 0)
+    sent = {place(request)[0]: shown(request) for request in client.requests}
+    monkeypatch.setattr(Scene, "draw_edge", lambda scene: None)
+    assert await rendered(cast, dialogue) == sent
