@@ -44,7 +44,7 @@ class Line:
     text: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ask:
     """All that a prompt is made from.
 
@@ -64,7 +64,7 @@ class Ask:
     material: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A rendered prompt: messages (chat) or text (script), and how its answer is decoded."""
 

@@ -18,7 +18,7 @@ from actors.conversation import Cast, Progress, call_fields, make_record
 from actors.prompts import Prompt, clean, flat, render_shots, sound
 from actors.seat import request
 from actors.speaking import Stopped
-from specs.checks import Utterance, run_checks
+from specs.checks import run_checks
 from specs.domain import Edge, Side, Speech
 from specs.engine import Answer, Message
 from specs.errors import DuologueError, EngineError, Unavailable
@@ -26,6 +26,7 @@ from specs.plan import Plan
 from specs.records import Dialogue, StopReason, Turn
 from specs.scene import CallResult, Moves, Scene
 from specs.seeds import digest, seed
+from specs.utterance import Utterance
 from specs.words import words
 
 TOKENS_A_TURN = 48

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
-from specs.checks import SIMILARITY, Utterance, pending, result, run_checks, together
+from specs.checks import SIMILARITY, pending, result, run_checks, together
 from specs.domain import Reference, Side, Slot, Speech
 from specs.engine import Answer, Candidate, Failure, Sampling
 from specs.errors import DuologueError, ExpressionError, Unavailable
 from specs.records import CheckResult, StopReason
 from specs.scene import SceneError
 from specs.seeds import digest, seed, shuffled
+from specs.utterance import Utterance
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation
@@ -40,7 +41,7 @@ class Stopped(DuologueError):
         self.reason = reason
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Spoken:
     """What was said: the words, the slots (agent: the reply), and the rest of the turn's record."""
 
@@ -49,7 +50,7 @@ class Spoken:
     record: Mapping[str, Any]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A candidate with its checks; `text` is what it says, or all of it when it did not parse."""
 

@@ -169,9 +169,9 @@ def measured(domain: Domain, seed: int, count: int) -> list[Finding]:
 
     What never happens on `count` walks is looked for on SURE times as many before it is reported.
     """
-    guards: dict[Where, _Watched] = {}
-    watched = _watch(domain, guards)
     for number in (count, SURE * count):
+        guards: dict[Where, _Watched] = {}
+        watched = _watch(domain, guards)
         walks = sample(watched, seed, number).walks
         never = [*_never_held(guards.values(), number), *_never_reached(watched, walks)]
         if not never:

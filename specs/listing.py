@@ -60,7 +60,7 @@ class Listing:
 def _own_words(items: Sequence[Any]) -> list[list[str]]:
     titled = [item for item in items if isinstance(item, Mapping)]
     if len(titled) != len(items):
-        return []
+        return [[] for _ in items]
     titles = [content_words(str(item.get("title", item.get("name", "")))) for item in titled]
     own = []
     for number, title in enumerate(titles):

@@ -150,9 +150,7 @@ class Scene:
         scope = self.scope()
         held: dict[str, bool] = {}  # many edges of a node have one guard
         edges = []
-        for edge in self.domain.edges_from(self.node):
-            if edge.weight <= 0:
-                continue
+        for edge in self.domain.draws_from(self.node)[0]:
             if edge.when is not None:
                 source = edge.when.source
                 if source not in held:
@@ -171,7 +169,8 @@ class Scene:
         """
         edges, ends = self.domain.draws_from(self.node)
         scope = self.scope()
-        for attempt in range(len(edges)):
+        attempt = 0
+        while edges:
             point = uniform(self.plan.walk_id, self.turn, "edge", attempt) * ends[-1]
             edge = edges[min(bisect_right(ends, point), len(edges) - 1)]
             if edge.when is None or edge.when.evaluate(scope):
@@ -179,8 +178,7 @@ class Scene:
             shut = edge.when.source
             edges = [one for one in edges if one.when is None or one.when.source != shut]
             ends = list(accumulate(one.weight for one in edges))
-            if not edges:
-                break
+            attempt += 1
         return None
 
     def settle(self, speech: Speech, side: Side) -> Mapping[str, Any]:

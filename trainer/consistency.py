@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from specs.checks import CHECKS, Utterance, boilerplate
+from specs.checks import CHECKS
 from specs.domain import Domain, Slot, Speech
 from specs.listing import Listing
 from specs.plan import PlanSource
 from specs.records import Dialogue
 from specs.replay import OtherSource, Replayed, ReplayError, replay
 from specs.seeds import later
+from specs.utterance import Utterance, boilerplate
 from specs.words import normalize, words
 
 Kind = Literal[

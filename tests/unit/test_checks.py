@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.checks import Utterance, boilerplate, run_checks
+from specs.checks import run_checks
 from specs.domain import CheckCall, Reference, Speech
 from specs.errors import Where
 from specs.expressions import Expression, Template
+from specs.utterance import Utterance, boilerplate
 from specs.words import Vocabulary, asks, content_words, same, words
 
 HERE = Where("test.yaml", 1, 1)
