@@ -19,8 +19,8 @@ from cluster.evaluate import COMPARISON
 from cluster.run_folder import RunFolder
 from cluster.summary import Summary
 from specs.errors import Finding, InputError, Where
-from specs.parts import Folder, part_names, read_dialogues, read_rows
-from specs.records import Dialogue, quality_schema
+from specs.parts import Folder, part_findings, part_names, read_dialogues, read_rows
+from specs.records import Dialogue, dialogue_schema, quality_schema
 from specs.words import words
 from trainer.adapter import MANIFEST
 from trainer.curated import FORMAT as CURATED_FORMAT
@@ -178,16 +178,20 @@ def gather(folder: RunFolder, seed: int) -> Material:
     stages = _Stages(folder.round(0))
     curated, log, manifest = stages.curated(), stages.log(), stages.manifest()
     evaluations = stages.evaluations()
-    if stages.findings:
-        raise InputError(stages.findings)
     dialogues = folder.dialogues(0)
-    if not part_names(dialogues):
+    names = part_names(dialogues)
+    wrong = stages.findings + part_findings(dialogues, names, dialogue_schema())
+    quality = folder.round(0).child("quality") if curated is not None else None
+    if quality is not None:
+        measured = part_names(quality)
+        wrong += part_findings(quality, measured, quality_schema())
+        quality = quality if measured else None
+    if wrong:
+        raise InputError(wrong)
+    if not names:
         hint = "Play some first: duologue generate RUN.toml"
         message = "there are no finished dialogues to report on"
         raise InputError([Finding(Where(dialogues.path), message, hint)])
-    quality = folder.round(0).child("quality") if curated is not None else None
-    if quality is not None and not part_names(quality):
-        quality = None
     chosen = drawn(_verdicts(dialogues, quality), seed)
     return Material(
         _played(dialogues, chosen), _quality(quality, chosen), curated, log, manifest, evaluations

@@ -197,6 +197,17 @@ def check_file(folder: Folder, name: str, schema: pa.Schema) -> None:
         raise InputError([Finding(Where(path), message, hint)])
 
 
+def part_findings(folder: Folder, names: Sequence[str], schema: pa.Schema) -> list[Finding]:
+    """Return what `check_file` says against each of these parts, so that all is said at once."""
+    findings: list[Finding] = []
+    for name in names:
+        try:
+            check_file(folder, name, schema)
+        except InputError as error:
+            findings += error.findings
+    return findings
+
+
 def _unreadable(path: str, error: Exception) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     message = f"is not a readable Parquet file (truncated?): {reason}"

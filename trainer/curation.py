@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from specs.errors import Finding, InputError, Where
-from specs.parts import check_file, clear_temporaries
+from specs.parts import clear_temporaries, part_findings
 from specs.records import dialogue_schema
 from specs.run_file import CurateSection
 from trainer.curated import HINT, Curated, NothingKept, Task, state
@@ -59,7 +59,9 @@ def curate(
         raise InputError(wrong)
     curation, parts = state(task)
     names = [part["name"] for part in parts]
-    _check(task, names)
+    wrong = part_findings(task.dialogues, names, dialogue_schema())
+    if wrong:  # before hours are spent on the others
+        raise InputError(wrong)
     task.quality.create()
     task.curated.create()
     _clear(task)
@@ -72,18 +74,6 @@ def curate(
             return CurationWriter(view, result, curation, parts).write()
     finally:
         _clear(task)
-
-
-def _check(task: Task, names: Sequence[str]) -> None:
-    """Refuse the parts that cannot be read, all at once, before hours are spent on the others."""
-    wrong: list[Finding] = []
-    for name in names:
-        try:
-            check_file(task.dialogues, name, dialogue_schema())
-        except InputError as error:
-            wrong += error.findings
-    if wrong:
-        raise InputError(wrong)
 
 
 def _clear(task: Task) -> None:

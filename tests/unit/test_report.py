@@ -488,11 +488,16 @@ def test_everything_that_cannot_be_read_is_said_at_once(
     assert "is no summary of a curation" in refused(run)
 
 
-def test_a_damaged_part_is_named(tmp_path: Path, domain: Domain, dialogues: list[Dialogue]) -> None:
+def test_all_damaged_parts_are_named(
+    tmp_path: Path, domain: Domain, dialogues: list[Dialogue]
+) -> None:
     run = run_file(tmp_path)
     folder = written(run, domain, dialogues[:2])
-    folder.dialogues().write_bytes("part-000of001-000002-bbbbbbbb.parquet", b"PAR1 half")
-    assert "000002-bbbbbbbb.parquet: error: is not a readable Parquet file" in refused(run)
+    for digest in ("bbbbbbbb", "cccccccc"):
+        folder.dialogues().write_bytes(f"part-000of001-000002-{digest}.parquet", b"PAR1 half")
+    said = refused(run)
+    assert "000002-bbbbbbbb.parquet: error: is not a readable Parquet file" in said
+    assert "000002-cccccccc.parquet: error: is not a readable Parquet file" in said
 
 
 def test_the_old_report_stays_until_the_new_one_is_complete(
