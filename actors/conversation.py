@@ -152,6 +152,7 @@ class Conversation:
 
     async def _play(self) -> StopReason:
         scene = self.scene
+        scene.require_goal()
         for side in self.cast.cards:
             self.system(side)  # before the first turn, so that a resumed dialogue has the same
         if self.cast.domain.open == "agent":

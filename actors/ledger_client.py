@@ -51,9 +51,9 @@ class RayLedger:
         leases: list[Lease] = await call_again(self._handle, "lease", walker, want)
         return leases
 
-    async def renew(self, walker: str, indices: Sequence[int]) -> Sequence[int]:
+    async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Keep these leases from expiring."""
-        lost: list[int] = await call_again(self._handle, "renew", walker, list(indices))
+        lost: list[Lease] = await call_again(self._handle, "renew", walker, list(leases))
         return lost
 
     async def done(self, index: int, epoch: int) -> None:

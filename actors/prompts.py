@@ -114,7 +114,8 @@ def render_shots(speech: Speech, count: int) -> tuple[Shot, ...]:
 
 def _shot(say: Template | None, example: Example) -> Shot:
     scope = {"slots": example.slots, **example.with_}
-    draws = later("example", example.where)  # the same in every prompt, for the prefix cache
+    # The same in every prompt, for the prefix cache, and wherever the domain's folder lies.
+    draws = later("example", example.where.line, example.where.column)
     instruction = say.render(scope, draws) if say is not None else ""
     return Shot(instruction, example.slots, example.say.render(scope, draws))
 

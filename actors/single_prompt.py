@@ -19,7 +19,7 @@ from actors.prompts import Prompt, clean, flat, render_shots, sound
 from actors.seat import request
 from actors.speaking import Stopped
 from specs.checks import run_checks
-from specs.domain import Edge, Side, Speech
+from specs.domain import Edge, Reference, Side, Speech
 from specs.engine import Answer, Message
 from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan
@@ -93,6 +93,7 @@ class SinglePrompt:
     async def walk(self) -> StopReason:
         """Settle every step of the dialogue but its words."""
         scene = self.scene
+        scene.require_goal()
         if self.cast.domain.open == "agent":
             await self._agent_step(scene.begin())
         while not scene.ended:
@@ -107,26 +108,23 @@ class SinglePrompt:
 
     def _user_step(self, edge: Edge) -> None:
         scene = self.scene
-        settled = scene.settle(edge.speech, "user")
-        scene.slots = scene.reference_slots(edge.speech, "user", None, settled)
+        reference, scene.slots = scene.voiced(edge.speech, "user")
         fields = {
             "state": scene.node,
             "intent": edge.intent or "",
             "edge": edge.number,
             "slots": scene.slots,
         }
-        self._step("user", edge.speech, fields)
+        self._step("user", edge.speech, reference, fields)
 
     async def _agent_step(self, moves: Moves) -> None:
         scene = self.scene
         await self._move(moves)
         speech = self.cast.domain.states[scene.speaking].speech
-        settled = scene.settle(speech, "agent")
-        reference = next(iter(speech.references), None)
-        reply = scene.reference_slots(speech, "agent", reference, settled)
+        reference, reply = scene.voiced(speech, "agent")
         scene.reply = reply
         fields = {"state": scene.speaking, "reply": reply, **call_fields(scene)}
-        self._step("agent", speech, fields)
+        self._step("agent", speech, reference, fields)
         scene.replied(reply)
 
     async def _move(self, moves: Moves) -> None:
@@ -138,15 +136,16 @@ class SinglePrompt:
         except StopIteration:
             return
 
-    def _step(self, side: Side, speech: Speech, fields: Mapping[str, Any]) -> None:
+    def _step(
+        self, side: Side, speech: Speech, voiced: Reference | None, fields: Mapping[str, Any]
+    ) -> None:
         scene = self.scene
         scope = scene.scope()
         assert speech.say is not None
         instruction = flat(speech.say.render(scope, scene.draws("say")))
         reference = ""
-        if self.cast.seats["agent"].info.takes == "references" and speech.references:
-            chosen = scene.draws("reference").choice(speech.references)
-            reference = flat(chosen.say.render(scope, scene.draws("reference say")))
+        if self.cast.seats["agent"].info.takes == "references" and voiced is not None:
+            reference = flat(voiced.say.render(scope, scene.draws("reference say")))
         name = self.cast.cards[side].name
         kept = {**fields, "memory": scene.memory}
         self.steps.append(Step(side, name, speech, instruction, reference, scope, kept))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.ledger_client import call_again
-from actors.sink import Begun, LoggedTurn
-from specs.errors import DuologueError
+from actors.sink import Begun, LoggedTurn, Stored
+from specs.errors import DuologueError, Superseded
 from specs.records import Dialogue, Turn
 
 _log = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ class RaySinks:
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
-        """Return the turns that an interrupted dialogue has; None when it is not to be played."""
+        """Return the turns that an interrupted dialogue has; None when it is durable already."""
         begun: Begun = await call_again(self._of(index), "begin", index, walk_id, epoch)
+        _unless_stale(begun.status, index)
         return begun.turns if begun.status == "play" else None
 
     async def turn(self, index: int, walk_id: str, epoch: int, turn: Turn) -> None:
@@ -46,7 +47,8 @@ class RaySinks:
 
     async def finish(self, dialogue: Dialogue, epoch: int) -> None:
         """Keep a dialogue; returns once it is durable."""
-        await call_again(self._of(dialogue.index), "finish", dialogue, epoch)
+        stored: Stored = await call_again(self._of(dialogue.index), "finish", dialogue, epoch)
+        _unless_stale(stored, dialogue.index)
 
     async def flush(self) -> None:
         """Send what waits."""
@@ -68,3 +70,8 @@ class RaySinks:
             await call_again(self._handles[place], "turns", turns)
         except DuologueError as error:
             _log.warning("%d turns did not reach the log of sink %d: %s", len(turns), place, error)
+
+
+def _unless_stale(status: str, index: int) -> None:
+    if status == "stale":
+        raise Superseded(f"dialogue {index} was leased to another walker")

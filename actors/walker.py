@@ -17,7 +17,7 @@ from typing import Protocol
 
 from actors.conversation import Cast, Conversation
 from actors.single_prompt import SinglePrompt
-from specs.errors import DuologueError, EngineError, Unavailable
+from specs.errors import DuologueError, EngineError, Superseded, Unavailable
 from specs.lease import Lease
 from specs.plan import Plan, make_plan
 from specs.records import Dialogue, Turn
@@ -34,7 +34,7 @@ class LedgerClient(Protocol):
     async def lease(self, walker: str, want: int) -> Sequence[Lease]:
         """Return up to `want` leases; none when nothing is owed now."""
 
-    async def renew(self, walker: str, indices: Sequence[int]) -> Sequence[int]:
+    async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Keep these leases from expiring; returns those that are the walker's no more."""
 
     async def done(self, index: int, epoch: int) -> None:
@@ -54,13 +54,21 @@ class SinkClient(Protocol):
     """The sinks as a walker sees them."""
 
     async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
-        """Return the turns that an interrupted dialogue has; None when it is not to be played."""
+        """Return the turns that an interrupted dialogue has; None when it is durable already.
+
+        Raises:
+            Superseded: when a later lease plays it.
+        """
 
     async def turn(self, index: int, walk_id: str, epoch: int, turn: Turn) -> None:
         """Log a turn; returns once it is buffered."""
 
     async def finish(self, dialogue: Dialogue, epoch: int) -> None:
-        """Keep a dialogue; returns once it is durable, or known to be there already."""
+        """Keep a dialogue; returns once it is durable, or known to be there already.
+
+        Raises:
+            Superseded: when a later lease plays it.
+        """
 
 
 @dataclass(slots=True)
@@ -196,6 +204,8 @@ class Walker:
         except (Unavailable, EngineError) as error:
             await self._give_back(lease, error)
             return
+        except Superseded:
+            return
         if dialogue is not None:
             # Its place is free while the sink makes it durable.
             self._storing[self._spawn(self._store(dialogue, lease), self._storing)] = lease
@@ -213,6 +223,8 @@ class Walker:
             await self._sinks.finish(dialogue, lease.epoch)
         except Unavailable as error:
             await self._give_back(lease, error)
+            return
+        except Superseded:
             return
         self.stats.dialogues += 1
         self.stats.ended += dialogue.ended
@@ -245,9 +257,12 @@ class Walker:
         while True:
             await asyncio.sleep(self._renew_s)
             try:
-                held = [*self._playing.values(), *self._storing.values()]
-                indices = [lease.index for lease in held]
-                await self._ledger.renew(self.name, indices)
+                held = {**self._playing, **self._storing}
+                lost = set(await self._ledger.renew(self.name, list(held.values())))
+                for task, lease in held.items():
+                    # What is over may still be the first to be stored.
+                    if lease in lost and task in self._playing:
+                        task.cancel()
             except DuologueError as error:
                 _log.warning("leases could not be renewed: %s", error)
 

@@ -85,36 +85,23 @@ class LedgerCore:
         self._epoch += bool(leases)
         return leases
 
-    def announce(self, walker: str, leases: Iterable[Lease]) -> list[int]:
-        """Take over leases that a walker holds from before this ledger's restart, or renew them.
+    def renew(self, walker: str, leases: Iterable[Lease]) -> list[Lease]:
+        """Prolong a walker's leases; takes over those that it holds from before a restart, too.
 
         Returns:
-            The indices that are not its own any more: the walker drops these.
+            Those that are its own no more, because a later lease plays the index or it is settled:
+            the walker drops these.
         """
         self.expire()
         expires = self._clock() + self._lease_s
         lost = []
         for lease in leases:
             held = self._held.get(lease.index)
-            taken = held is not None and held.walker != walker and held.lease.epoch >= lease.epoch
-            if taken or self._settled(lease.index):
-                lost.append(lease.index)
+            if self._settled(lease.index) or (held is not None and _later(held, walker, lease)):
+                lost.append(lease)
                 continue
             self._epoch = max(self._epoch, lease.epoch + 1)
             self._hold(walker, lease, expires)
-        return lost
-
-    def renew(self, walker: str, indices: Iterable[int]) -> list[int]:
-        """Prolong a walker's leases; returns the indices that are not its own any more."""
-        self.expire()
-        expires = self._clock() + self._lease_s
-        lost = []
-        for index in indices:
-            held = self._held.get(index)
-            if held is None or held.walker != walker:
-                lost.append(index)
-            else:
-                held.expires = expires
         return lost
 
     def done(self, index: int, epoch: int) -> bool:
@@ -205,6 +192,12 @@ class LedgerCore:
         heapq.heappush(self._back, index)
 
 
+def _later(held: _Held, walker: str, lease: Lease) -> bool:
+    """Whether an index is held by another lease than this one, which is no older."""
+    epoch = held.lease.epoch
+    return epoch > lease.epoch or (epoch == lease.epoch and held.walker != walker)
+
+
 def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
     """Return indices as runs without gaps, each with its first and its last."""
     runs: list[tuple[int, int]] = []
@@ -249,13 +242,9 @@ class LedgerActor:
         """See `LedgerCore.lease`. Not idempotent: what an unheard answer leased comes back late."""
         return self._core.lease(walker, want)
 
-    async def announce(self, walker: str, leases: list[Lease]) -> list[int]:
-        """See `LedgerCore.announce`."""
-        return self._core.announce(walker, leases)
-
-    async def renew(self, walker: str, indices: list[int]) -> list[int]:
+    async def renew(self, walker: str, leases: list[Lease]) -> list[Lease]:
         """See `LedgerCore.renew`."""
-        return self._core.renew(walker, indices)
+        return self._core.renew(walker, leases)
 
     async def done(self, index: int, epoch: int) -> bool:
         """See `LedgerCore.done`."""

@@ -96,6 +96,10 @@ class Unavailable(DuologueError):
     """An engine or the document store did not answer: the dialogue stays owed, and is no row."""
 
 
+class Superseded(DuologueError):
+    """A lease ran out and another walker plays its dialogue: the late one leaves it alone."""
+
+
 _LONGEST_NAME = 80
 _COMPARED = 500
 """Comparing takes the square of a name's length for each known one: neither grows without bound."""

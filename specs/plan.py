@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from specs.domain import Document, Domain, Persona, Variable
+from specs.errors import ExpressionError
 from specs.seeds import digest, generator, identity, seed
 
 BLOCK = 64
@@ -40,6 +41,8 @@ class Plan:
         walk_id: the dialogue's identity, 64 hex digits.
         document: the seed document; None where the domain has no corpus.
         memory: every declared variable's value at the start.
+        error: why there is no goal: its template fails on the document, or empty. The dialogue is
+            then a row with this error, and costs no other.
     """
 
     index: int
@@ -49,14 +52,11 @@ class Plan:
     goal: str
     document: Document | None
     memory: Mapping[str, Any]
+    error: str = ""
 
 
 def make_plan(domain: Domain, source: PlanSource, index: int) -> Plan:
-    """Return the plan of an index.
-
-    Raises:
-        ExpressionError: when the goal's template fails on the document.
-    """
+    """Return the plan of an index."""
     walk_id = identity(
         source.run_seed, domain.digest, source.policy, source.arm, source.round, index
     )
@@ -64,15 +64,18 @@ def make_plan(domain: Domain, source: PlanSource, index: int) -> Plan:
     document = _dealt(domain.documents, deck, "document", index)
     persona = _dealt(domain.personas, deck, "persona", index) or NOBODY
     memory = {name: _initial(v, deck, index) for name, v in domain.memory.items()}
-    goal = ""
+    goal = error = ""
     if domain.goals:
         chosen = generator(walk_id, "goal").choice(domain.goals)
         memory |= chosen.with_
         scope: dict[str, Any] = {"memory": memory, "persona": persona_scope(persona)}
         if document is not None:
             scope["doc"] = document_scope(document)
-        goal = chosen.text.render(scope, generator(walk_id, "goal text"))
-    return Plan(index, walk_id, seed(walk_id), persona, goal, document, memory)
+        try:
+            goal = chosen.text.render(scope, generator(walk_id, "goal text"))
+        except ExpressionError as problem:
+            error = str(problem)
+    return Plan(index, walk_id, seed(walk_id), persona, goal, document, memory, error)
 
 
 def document_scope(document: Document) -> Mapping[str, Any]:

@@ -27,11 +27,11 @@ from specs.domain import (
     SlotType,
     Speech,
 )
-from specs.errors import DuologueError
+from specs.errors import DuologueError, ExpressionError
 from specs.expressions import Expression
 from specs.plan import Plan, document_scope, persona_scope
 from specs.records import PathStep, StopReason
-from specs.seeds import later, uniform
+from specs.seeds import later, shuffled, uniform
 from specs.values import typed
 
 MOVES = 50
@@ -120,6 +120,15 @@ class Scene:
         """Whether the agent has arrived in an end state."""
         return self.speaking in self.domain.end
 
+    def require_goal(self) -> None:
+        """Refuse to play without the goal that the plan could not make (`Plan.error`).
+
+        Raises:
+            SceneError: saying why there is none.
+        """
+        if self.plan.error:
+            raise SceneError(self.plan.error)
+
     def scope(self) -> dict[str, Any]:
         """Return the names that expressions and templates see now."""
         names: dict[str, Any] = {
@@ -133,7 +142,7 @@ class Scene:
             "heard": self.heard,
             "turn": self.turn,
         }
-        if self.result is not None:
+        if self.tools:  # a call was made, whatever it brought
             names["result"] = self.result
         if self._document is not None:
             names["doc"] = self._document
@@ -194,10 +203,27 @@ class Scene:
                 settled[slot.name] = coerce(slot, value)
         return settled
 
+    def voiced(self, speech: Speech, side: Side) -> tuple[Reference | None, Mapping[str, Any]]:
+        """Draw the reference that a walk without words is taken by, and return its slots.
+
+        Raises:
+            ExpressionError, SceneError: when no reference suits the document.
+        """
+        settled = self.settle(speech, side)
+        problem: DuologueError | None = None
+        for reference in shuffled(speech.references, self.plan.walk_id, self.turn, "voiced"):
+            try:
+                return reference, self.reference_slots(speech, side, reference, settled)
+            except (ExpressionError, SceneError) as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        return None, self.reference_slots(speech, side, None, settled)
+
     def reference_slots(
         self, speech: Speech, side: Side, reference: Reference | None, settled: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Return all slots as they are when a reference speaks (or nobody, in a sampled walk)."""
+        """Return all slots as they are when a reference speaks, or nobody (None)."""
         if len(settled) == len(speech.slots):
             return settled
         scope = self.scope()
@@ -260,8 +286,9 @@ class Scene:
         planting = None
         if call.plant is not None:
             page = call.plant.page.evaluate(scope) if call.plant.page is not None else 0
+            page = _typed("integer", page, f"{call.where}: plant.page")
             hidden = not self._holds(call.plant.when, scope)
-            planting = Planting(str(call.plant.id.evaluate(scope)), int(page), hidden)
+            planting = Planting(str(call.plant.id.evaluate(scope)), page or 0, hidden)
         number = "search" if call.tool == "search" else f"{self.turn}.{len(self.calls)}"
         return Calling(state, call.tool, arguments, planting, f"{self.plan.walk_id}:{number}")
 
@@ -314,7 +341,7 @@ def coerce(slot: Slot, value: Any) -> Any:
         SceneError: when it is of another type or not one of those that the slot may take.
     """
     value = _typed(slot.type, value, f"slot {slot.name!r}")
-    if slot.type == "list":
+    if slot.type == "list" and value is not None:
         value = [_typed(slot.of, item, f"slot {slot.name!r}") for item in value]
     if slot.one_of and value not in slot.one_of:
         raise SceneError(f"{slot.where}: slot {slot.name!r} is {value!r}, not one of {slot.one_of}")
@@ -372,6 +399,7 @@ def _walk(scene: Scene, tools: Answering) -> StopReason:
     def answer(calling: Calling) -> CallResult:
         return tools(calling, scene.scope())
 
+    scene.require_goal()
     if scene.domain.open == "agent":
         drive(scene.begin(), answer)
         _reply(scene)
@@ -382,7 +410,7 @@ def _walk(scene: Scene, tools: Answering) -> StopReason:
         edge = scene.draw_edge()
         if edge is None:
             return StopReason.NO_EDGE
-        slots = scene.reference_slots(edge.speech, "user", None, scene.settle(edge.speech, "user"))
+        slots = scene.voiced(edge.speech, "user")[1]
         scene.turn += 1
         drive(scene.take(edge, slots), answer)
         _reply(scene)
@@ -392,7 +420,5 @@ def _walk(scene: Scene, tools: Answering) -> StopReason:
 def _reply(scene: Scene) -> None:
     """Let the agent speak without words: guards may ask for what a reference's reply holds."""
     speech = scene.domain.states[scene.speaking].speech
-    settled = scene.settle(speech, "agent")
-    reference = next(iter(speech.references), None)
-    scene.replied(scene.reference_slots(speech, "agent", reference, settled))
+    scene.replied(scene.voiced(speech, "agent")[1])
     scene.turn += 1

@@ -50,7 +50,7 @@ class Endless:
         first, self.next = self.next, self.next + want
         return [Lease(index, 1, 1) for index in range(first, self.next)]
 
-    async def renew(self, walker: str, indices: Sequence[int]) -> Sequence[int]:
+    async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
         return ()
 
     async def done(self, index: int, epoch: int) -> None: ...

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actors.conversation import Cast, Conversation
+from actors.single_prompt import SinglePrompt
 from specs.domain import Domain
 from specs.engine import Failure
 from specs.errors import Unavailable
@@ -258,6 +259,15 @@ async def test_a_failure_of_the_engine_is_no_record_and_seats_are_released(kind:
     assert [turn.index for turn in turns] == [0]
     walk = make_plan(kiosk(), PlanSource(0), index).walk_id
     assert (user.released, agent.released) == ([walk], [walk])
+
+
+async def test_a_dialogue_without_its_goal_is_its_own_error() -> None:
+    cast = make_cast(kiosk(), Scripted())
+    plan = replace(make_plan(kiosk(), PlanSource(0), 0), error="the goal fails")
+    for play in (Conversation(cast, plan).play, SinglePrompt(cast, plan).play):
+        dialogue = await play()
+        assert (dialogue.stop_reason, dialogue.error) == (StopReason.ERROR, "the goal fails")
+        assert dialogue.turns == ()
 
 
 async def test_every_seat_is_released_at_the_end() -> None:

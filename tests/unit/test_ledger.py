@@ -48,19 +48,27 @@ def test_a_lease_that_is_not_renewed_comes_back_with_a_higher_epoch() -> None:
     core, clock = ledger(1)
     (first,) = core.lease("a", 1)
     clock.now += 9
-    assert core.renew("a", [0]) == []
+    assert core.renew("a", [first]) == []
     clock.now += 9
     assert core.lease("b", 1) == []
     clock.now += 2
     (second,) = core.lease("b", 1)
     assert (first.attempt, second.attempt) == (1, 2)
     assert second.epoch > first.epoch
-    assert core.renew("a", [0]) == [0]
+    assert core.renew("a", [first]) == [first]
     assert core.failed(0, first.epoch, "late") is False
     assert core.done(0, first.epoch) is True  # durable is durable
     assert core.done(0, second.epoch) is False
-    assert core.renew("b", [0]) == [0]
+    assert core.renew("b", [second]) == [second]
     assert core.progress().complete
+
+
+def test_a_walker_that_leased_an_index_again_loses_its_older_lease() -> None:
+    core, clock = ledger(1)
+    (first,) = core.lease("a", 1)
+    clock.now += 11
+    (second,) = core.lease("a", 1)
+    assert core.renew("a", [first, second]) == [first]
 
 
 def test_attempts_are_capped_and_the_reason_is_kept() -> None:
@@ -90,20 +98,21 @@ def test_leaving_in_good_order_costs_no_attempt() -> None:
 
 def test_a_restarted_ledger_takes_over_the_leases_that_walkers_hold() -> None:
     core, _ = ledger(4, durable=(0,))
-    lost = core.announce("a", [Lease(0, 7, 1), Lease(1, 7, 1), Lease(9, 7, 1)])
-    assert lost == [0, 9]
-    assert core.announce("b", [Lease(1, 5, 1)]) == [1]
+    leases = [Lease(0, 7, 1), Lease(1, 7, 1), Lease(9, 7, 1)]
+    assert core.renew("a", leases) == [leases[0], leases[2]]
+    older = [Lease(1, 5, 1)]
+    assert core.renew("b", older) == older
     (next_,) = core.lease("b", 1)
     assert (next_.index, next_.epoch) == (2, 8)
 
 
-def test_an_index_that_was_taken_back_and_announced_is_not_leased_twice() -> None:
+def test_an_index_that_was_taken_back_and_renewed_is_not_leased_twice() -> None:
     core, _ = ledger(1)
     leases = core.lease("a", 1)
     core.release("a")
-    assert core.announce("a", leases) == []  # it lived after all
+    assert core.renew("a", leases) == []  # it lived after all
     assert core.lease("b", 1) == []
-    assert core.renew("a", [0]) == []
+    assert core.renew("a", leases) == []
 
 
 def test_a_million_wanted_cost_little() -> None:
@@ -211,8 +220,8 @@ class Run(RuleBasedStateMachine):
 
     @rule(walker=st.sampled_from("ab"))
     def walker_renews(self, walker: str) -> None:
-        for index in self.ledger.renew(walker, list(self.held[walker])):
-            del self.held[walker][index]
+        for lease in self.ledger.renew(walker, list(self.held[walker].values())):
+            del self.held[walker][lease.index]
 
     @rule(walker=st.sampled_from("ab"), seen=st.booleans())
     def walker_dies(self, walker: str, seen: bool) -> None:
@@ -224,8 +233,8 @@ class Run(RuleBasedStateMachine):
     def ledger_dies(self) -> None:
         self.ledger = self.new_ledger(())
         for walker, held in self.held.items():
-            for index in self.ledger.announce(walker, list(held.values())):
-                del held[index]
+            for lease in self.ledger.renew(walker, list(held.values())):
+                del held[lease.index]
 
     @invariant()
     def every_index_is_accounted_for(self) -> None:

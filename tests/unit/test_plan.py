@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from specs.plan import BLOCK, NOBODY, Plan, PlanSource, make_plan
 from specs.seeds import identity
 from tests.unit.kiosk import kiosk
-from tests.unit.tiny_domain import TEXT, tiny
+from tests.unit.tiny_domain import TEXT, changed, tiny
 
 PARTS = (3, "digest", "walk", "main", 0, 7)
 
@@ -96,6 +96,17 @@ def test_a_domain_without_documents_and_personas() -> None:
     bare = replace(kiosk(), documents=(), personas=(), goals=())
     plan = make_plan(bare, PlanSource(0), 3)
     assert (plan.document, plan.persona, plan.goal) == (None, NOBODY, "")
+
+
+def test_a_goal_that_its_document_does_not_suit_is_told_in_the_plan(tmp_path: Path) -> None:
+    text = changed(
+        ("Buy {{ doc.title }}.", "{{ doc.title + 1 }}"),
+        ("Drink {{ doc.title }} at once.", "{{ doc.title + 1 }}"),
+    )
+    plan = make_plan(tiny(tmp_path, text), PlanSource(0), 3)
+    assert plan.goal == ""
+    assert "domain.yaml" in plan.error
+    assert make_plan(kiosk(), PlanSource(0), 3).error == ""
 
 
 def test_identity_changes_with_each_of_its_parts() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from actors.retrieval.sampled import SampledTools
 from specs.domain import Case, Domain, Edge, Slot
-from specs.errors import Where
+from specs.errors import ExpressionError, Where
+from specs.expressions import Expression
 from specs.loader import open_domain
 from specs.plan import Plan, PlanSource, make_plan
 from specs.records import PathStep, StopReason
@@ -193,6 +194,55 @@ def test_a_sampled_walk_knows_what_the_agent_replied(tmp_path: Path) -> None:
     assert "bye" in ends
 
 
+def test_a_walk_without_words_takes_the_slots_that_a_references_own_bring(tmp_path: Path) -> None:
+    text = changed(
+        ('{type: integer, reference: "2 if memory.hurried else 3"}', "{type: integer}"),
+        (
+            'reference: ["Number {{ slots.option }}, {{ slots.cups }} cups."]',
+            "reference: [{say: One., slots: {cups: 1}}, {say: Six., slots: {cups: 6}}]",
+        ),
+    )
+    domain = tiny(tmp_path, text)
+    drawn = set()
+    for index in range(12):
+        scene = scene_of(domain, index)
+        document = scene.plan.document
+        assert document is not None
+        take(scene, "ask", {"query": "x"}, found(document.id))
+        reference, slots = scene.voiced(edge_of(scene, "choose").speech, "user")
+        assert reference is not None
+        drawn.add((reference.say.source, slots["cups"]))
+        assert scene.voiced(edge_of(scene, "choose").speech, "user")[0] is reference
+    assert drawn == {("One.", 1), ("Six.", 6)}
+
+
+def test_a_result_that_is_nothing_is_a_result(tmp_path: Path) -> None:
+    text = changed(
+        ("{p: 1, result: {sky: grey}}", "{p: 0.5, result: {sky: grey}}, {p: 0.5, result: null}"),
+        ("next: {to: bye}", "next: [{when: result, to: bye}, {to: farewell}]"),
+    )
+    scene = scene_of(tiny(tmp_path, text))
+    with pytest.raises(ExpressionError, match="result"):  # no call was made yet
+        Expression("result", HERE).evaluate(scene.scope())
+    take(scene, "ask", {"query": "x"}, found(scene.plan.document.id if scene.plan.document else ""))
+    paid = CallResult(value={"ok": True, "bill": ""})
+    take(scene, "choose", {"option": 1, "cups": 1}, paid, CallResult())
+    assert scene.speaking == "farewell"
+
+
+@pytest.mark.parametrize(("page", "wanted"), [("null", 0), ("'2'", 2), ("doc.title", None)])
+def test_a_planted_page_is_a_whole_number(tmp_path: Path, page: str, wanted: int | None) -> None:
+    domain = tiny(tmp_path, changed(("page: memory.plant_page}}", f'page: "{page}"}}}}')))
+    scene = scene_of(domain)
+    if wanted is None:
+        with pytest.raises(SceneError, match=r"plant\.page is of type integer"):
+            take(scene, "ask", {"query": "x"}, found("t0"))
+        return
+    [calling] = take(scene, "ask", {"query": "x"}, found("t0"))
+    assert calling.planting is not None
+    assert calling.planting.page == wanted
+
+
 # -- slots
 
 
@@ -236,6 +286,7 @@ def test_coerce_refuses_what_is_of_another_type(kind: Any, value: Any) -> None:
 
 
 def test_coerce_items_and_choices() -> None:
+    assert coerce(Slot("s", "list", HERE, of="integer"), None) is None
     assert coerce(Slot("s", "list", HERE, of="integer"), ["1", 2]) == [1, 2]
     with pytest.raises(SceneError, match="one of"):
         coerce(Slot("s", "text", HERE, one_of=("a", "b")), "c")

@@ -13,7 +13,7 @@ import pytest
 from actors.walker import Walker, WalkerStats
 from cluster.ledger import LedgerCore
 from specs.engine import Answer, Failure, Request
-from specs.errors import EngineError, Unavailable
+from specs.errors import EngineError, Superseded, Unavailable
 from specs.lease import Lease
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn
@@ -36,8 +36,8 @@ class Ledger:
     async def lease(self, walker: str, want: int) -> Sequence[Lease]:
         return self.core.lease(walker, want)
 
-    async def renew(self, walker: str, indices: Sequence[int]) -> Sequence[int]:
-        return self.core.renew(walker, indices)
+    async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
+        return self.core.renew(walker, leases)
 
     async def done(self, index: int, epoch: int) -> None:
         self.core.done(index, epoch)
@@ -258,6 +258,44 @@ async def test_a_sink_that_is_away_costs_its_dialogue_no_more_than_the_lease() -
     await bounded(walker_of(Scripted(), ledger, sinks, 2).run())
     assert sorted(d.index for d in sinks.finished) == [0, 1, 2]
     assert sorted(index for index, _ in ledger.failures) == [0, 1]
+
+
+async def test_a_late_walker_reports_nothing_of_a_dialogue_that_another_plays() -> None:
+    class Late(Sinks):
+        """Index 0 is another walker's by the time it begins, index 1 by the time it is over."""
+
+        async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
+            if index == 0:
+                raise Superseded("another walker's")
+            return await super().begin(index, walk_id, epoch)
+
+        async def finish(self, dialogue: Dialogue, epoch: int) -> None:
+            if dialogue.index == 1:
+                raise Superseded("another walker's")
+            await super().finish(dialogue, epoch)
+
+    ledger, sinks = Ledger(3), Late()
+    walker = walker_of(Scripted(), ledger, sinks, 3)
+    playing = asyncio.create_task(walker.run())
+    await quiet()
+    assert ledger.core.progress().done == 1  # no other is durable
+    assert not ledger.failures
+    walker.stop()
+    await bounded(playing)
+
+
+async def test_a_dialogue_whose_lease_is_lost_is_left_at_its_next_renewal() -> None:
+    client, ledger, sinks = Paced(), Ledger(2), Sinks()
+    walker = Walker("w", make_cast(kiosk(), client), ledger, sinks, 2, renew_s=0.01)
+    playing = asyncio.create_task(walker.run())
+    await quiet()
+    assert len(client.waiting) == 2
+    ledger.core.done(0, 99)  # the other walker was sooner
+    await asyncio.sleep(0.2)
+    assert len(client.waiting) == 1
+    assert walker.stats.alive == 1
+    walker.stop()
+    await bounded(playing)
 
 
 async def quiet() -> None:
