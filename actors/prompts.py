@@ -29,6 +29,7 @@ _MAX_TEXT = 600
 
 
 _QUOTES = frozenset("\"“'«「")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE_ENDS = re.compile(r"\s*\n\s*")
 
 
@@ -212,8 +213,12 @@ def _parse_json(ask: Ask, text: str) -> tuple[str, dict[str, Any]]:
 
 
 def sound(text: str) -> str:
-    """Return a text that can be encoded: half a surrogate pair becomes a question mark."""
-    return text.encode(errors="replace").decode()
+    """Return a text that can be encoded and printed anywhere.
+
+    Half a surrogate pair becomes a question mark; control characters, which nobody says and a
+    terminal obeys, are left out.
+    """
+    return _CONTROL.sub("", text.encode(errors="replace").decode())
 
 
 def _words(written: Sequence[Slot]) -> str:

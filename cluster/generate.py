@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from actors.index_set import IndexSet
 from cluster.progress import Reporter, Snapshot, duration
 from cluster.run_folder import RunFolder
 from cluster.summary import lines, summarize
 from specs.domain import Domain
-from specs.errors import DuologueError
+from specs.errors import DuologueError, Finding, InputError, Where
 from specs.loader import open_domain
-from specs.parts import read_dialogues
-from specs.plan import PlanSource
+from specs.parts import Folder, part_findings, part_names, read_batches, read_dialogues
+from specs.plan import PlanSource, walk_id_of
+from specs.records import dialogue_schema
 from specs.run_file import RunFile
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ def generate(run: RunFile, fresh: bool) -> None:
         opened = folder.open(run, domain, fresh=fresh)
         for change in opened.changed:
             reporter.say(f"resuming with {change}")
+        for warning in check_parts(folder.dialogues(), domain, source_of(run)):
+            reporter.say(f"warning: {warning}")
         interrupted = _play(run, domain, folder, reporter)
     click.echo(f"\n{folder.folder.path}")
     summary = summarize(read_dialogues(folder.dialogues()))
@@ -58,10 +63,51 @@ def open_run_domain(run: RunFile) -> Domain:
     return open_domain(run.domain.path, corpus, personas)
 
 
+def source_of(run: RunFile) -> PlanSource:
+    """Return what all plans of a run's first round have in common."""
+    return PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0)
+
+
+def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[str]:
+    """Refuse parts of another run before an index of theirs is taken for played.
+
+    Returns:
+        Warnings: the parts with dialogues that an earlier part holds, too.
+
+    Raises:
+        InputError: naming every part that is another run's, or that cannot be read.
+    """
+    names = part_names(dialogues)
+    wrong = part_findings(dialogues, names, dialogue_schema())
+    if wrong:
+        raise InputError(wrong)
+    seen = IndexSet()
+    warnings = []
+    for name in names:
+        again = 0
+        for index, walk_id in _identities(dialogues, name):
+            if walk_id != walk_id_of(domain, source, index):
+                message = f"holds dialogue {index} of another run (seed, domain or policy)"
+                hint = "Move it out of the run's folder."
+                wrong.append(Finding(Where(dialogues.file(name)), message, hint))
+                break
+            again += not seen.add(index)
+        if again:
+            warnings.append(f"{dialogues.file(name)}: {again} of its dialogues are there twice")
+    if wrong:
+        raise InputError(wrong)
+    return warnings
+
+
+def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
+    for batch in read_batches(dialogues, name, dialogue_schema(), ["index", "walk_id"]):
+        yield from zip(*(column.to_pylist() for column in batch), strict=True)
+
+
 def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> bool:
     from cluster.crew import Crew, ray_session
 
-    source = PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0)
+    source = source_of(run)
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
         crew = Crew(run, domain, source, folder.round(0), reporter.say)

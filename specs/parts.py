@@ -28,6 +28,7 @@ TEMPORARY = "_"
 SUFFIX = ".parquet"
 
 _BATCH_ROWS = 64
+_PLACES = "Give a local path or a URI such as s3://bucket/runs or gs://bucket/runs."
 _EMPTY = {pa.string(): "", pa.int32(): 0, pa.int64(): 0}
 
 
@@ -54,8 +55,11 @@ class Folder:
             shown = text.rpartition("@")[2]  # what stands before the @ may be a key
             raise InputError(
                 f"{shown!r} is not a place to write to: {str(error).replace(text, shown)}",
-                "Give a local path or a URI such as s3://bucket/runs or gs://bucket/runs.",
+                _PLACES,
             ) from None
+        if fs.type_name == "mock":
+            message = f"{text!r} is in this process's memory and would be gone with it"
+            raise InputError(message, _PLACES)
         return cls(fs, path.rstrip("/"))
 
     def child(self, *names: str) -> Folder:

@@ -55,11 +55,14 @@ class Plan:
     error: str = ""
 
 
+def walk_id_of(domain: Domain, source: PlanSource, index: int) -> str:
+    """Return a dialogue's identity, 64 hex digits."""
+    return identity(source.run_seed, domain.digest, source.policy, source.arm, source.round, index)
+
+
 def make_plan(domain: Domain, source: PlanSource, index: int) -> Plan:
     """Return the plan of an index."""
-    walk_id = identity(
-        source.run_seed, domain.digest, source.policy, source.arm, source.round, index
-    )
+    walk_id = walk_id_of(domain, source, index)
     deck = digest(source.run_seed, domain.digest, source.arm, source.round)
     document = _dealt(domain.documents, deck, "document", index)
     persona = _dealt(domain.personas, deck, "persona", index) or NOBODY

@@ -138,3 +138,5 @@ def test_uris_and_their_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a place to write to") as caught:
         Folder.of("nonsense://key:secret@bucket")
     assert "secret" not in str(caught.value)
+    with pytest.raises(InputError, match="memory"):
+        Folder.of("mock://runs")
