@@ -18,6 +18,7 @@ from actors.retrieval.sampled import SampledTools
 from specs.domain import Case, Domain
 from specs.errors import DuologueError, Finding, Where
 from specs.expressions import Expression
+from specs.frames import Meter, metered
 from specs.plan import PlanSource, make_plan
 from specs.records import StopReason
 from specs.scene import Walked, sample_walk
@@ -32,6 +33,12 @@ SURE = 5
 """A way that one walk in a hundred takes is missed by 200 walks now and then, by 1,000 hardly."""
 
 SHOWN_ERRORS = 5
+
+WORK = 100_000_000
+"""What all walks of `measured` may spend together, as evaluations count it: some seconds."""
+
+TURN = 300
+"""What a turn costs of it beside its evaluations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,12 @@ class Sample:
         return Counter(walk.stop_reason.value for walk in self.walks)
 
 
-def sample(domain: Domain, seed: int, count: int) -> Sample:
-    """Walk the plans of the first `count` indices."""
+def sample(domain: Domain, seed: int, count: int, meter: Meter | None = None) -> Sample:
+    """Walk the plans of the first `count` indices.
+
+    Args:
+        meter: the budget in force; when it is spent, the walks are fewer.
+    """
     source, tools = PlanSource(seed), SampledTools(domain)
     walks: list[Walked] = []
     documents: set[str] = set()
@@ -63,7 +74,12 @@ def sample(domain: Domain, seed: int, count: int) -> Sample:
         except DuologueError as error:
             walks.append(Walked((), 0, StopReason.ERROR, (), str(error)))
             continue
-        walks.append(sample_walk(domain, plan, tools))
+        walk = sample_walk(domain, plan, tools)
+        if meter is not None:
+            meter.pay(TURN * walk.turns)
+            if meter.spent:  # the last walk may have ended for it
+                break
+        walks.append(walk)
         documents.update({plan.document.id} if plan.document is not None else ())
         personas.update({plan.persona.id} if plan.persona.id else ())
     return Sample(walks, frozenset(documents), frozenset(personas))
@@ -169,14 +185,25 @@ def measured(domain: Domain, seed: int, count: int) -> list[Finding]:
 
     What never happens on `count` walks is looked for on SURE times as many before it is reported.
     """
-    for number in (count, SURE * count):
-        guards: dict[Where, _Watched] = {}
-        watched = _watch(domain, guards)
-        walks = sample(watched, seed, number).walks
-        never = [*_never_held(guards.values(), number), *_never_reached(watched, walks)]
-        if not never:
-            break
-    return sorted([*never, *_stopped(domain, walks)], key=lambda finding: finding.where)
+    with metered(WORK) as meter:
+        for number in (count, SURE * count):
+            guards: dict[Where, _Watched] = {}
+            watched = _watch(domain, guards)
+            walks = sample(watched, seed, number, meter).walks
+            never = [*_never_held(guards.values(), len(walks)), *_never_reached(watched, walks)]
+            if not never or meter.spent:
+                break
+    found = [*never, *_stopped(domain, walks), *_cut_short(domain, len(walks), number)]
+    return sorted(found, key=lambda finding: finding.where)
+
+
+def _cut_short(domain: Domain, walked: int, number: int) -> Iterator[Finding]:
+    if walked < number:
+        message = (
+            f"sampling was cut short after {walked} of {number} walks: they take too much work"
+        )
+        hint = "lower `max_turns`, or spare guards and values the work on long lists"
+        yield Finding(domain.states[domain.start].where, message, hint, "warning")
 
 
 def _watch(domain: Domain, guards: dict[Where, _Watched]) -> Domain:

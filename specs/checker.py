@@ -27,6 +27,7 @@ def check_domain(domain: Domain, outline: Outline) -> list[Finding]:
 def _all(domain: Domain, outline: Outline) -> Iterator[Finding]:
     yield from name_findings(domain, outline)
     yield from value_findings(domain)
-    yield from graph_findings(domain, outline)
+    if not outline.too_large:
+        yield from graph_findings(domain, outline)
     yield from speech_findings(domain)
     yield from tool_findings(domain, outline.has_corpus)

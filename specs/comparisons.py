@@ -26,7 +26,7 @@ def compare(frame: Frame, operator: str, left: Any, right: Any) -> bool:
         if type(side) is str:
             frame.spend(len(side) // 8)
         elif not isinstance(side, (int, float, NoneType)):
-            _weigh(frame, side)
+            weigh(frame, side)
     if operator == "eq":
         return bool(left == right)
     if operator == "ne":
@@ -46,8 +46,11 @@ def compare(frame: Frame, operator: str, left: Any, right: Any) -> bool:
     return bool(left >= right)
 
 
-def _weigh(frame: Frame, value: Any) -> None:
-    """Pay for everything inside a value."""
+def weigh(frame: Frame, value: Any) -> None:
+    """Pay for everything inside a value, before it is compared or written out.
+
+    A list that stands in itself many times over is paid for each time: so does whatever walks it.
+    """
     stack = [value]
     while stack:
         one = stack.pop()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specs.comparisons import TESTS, Function, whole
+from specs.comparisons import TESTS, Function, weigh, whole
 from specs.frames import (
     TEXT_LIMIT,
     Fault,
@@ -73,9 +73,8 @@ def _key(frame: Frame, value: Any) -> Any:
         return (type(value).__name__, value)
     if is_number(value):
         return ("number", value)
-    text = json.dumps(value, sort_keys=True, default=str)
-    frame.spend(len(text) // 8)
-    return text
+    weigh(frame, value)
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _length(frame: Frame, value: Any) -> int:
@@ -320,9 +319,10 @@ FILTERS: Mapping[str, Function] = {
 """By name. `default` is part of the evaluator: it alone sees what is undefined."""
 
 
-def _same(item: Any, wanted: Any) -> bool:
+def _same(frame: Frame, item: Any, wanted: Any) -> bool:
     if isinstance(item, Mapping) and not isinstance(wanted, Mapping):
         item = item.get("id")
+    weigh(frame, item)
     if isinstance(item, (str, int)) and isinstance(wanted, (str, int)):
         return str(item) == str(wanted)
     return bool(item is not None and item == wanted)
@@ -331,7 +331,7 @@ def _same(item: Any, wanted: Any) -> bool:
 def _position(frame: Frame, items: Any, id: Any) -> int:
     """Return the 1-based place of the item with that id, or equal to it; 0 when there is none."""
     for index, item in enumerate(items_of(items, frame), start=1):
-        if _same(item, id):
+        if _same(frame, item, id):
             return index
     return 0
 

@@ -7,7 +7,9 @@ expression takes more than about a second, whatever it is and whatever it is giv
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 TEXT_LIMIT = 100_000
@@ -17,6 +19,8 @@ NUMBER_LIMIT = 10**15
 """The greatest magnitude: whole numbers up to here survive JSON readers that know floats alone."""
 WORK_LIMIT = 500_000
 LOOP_LIMIT = 10_000
+EVALUATION = 20
+"""What an evaluation costs a meter beside its work, so that millions of cheap ones cost too."""
 
 
 class Fault(Exception):
@@ -31,6 +35,48 @@ _NO_NAMES: dict[str, Any] = {}
 """Outside of loops there are none; a loop gives its frame names of its own, and takes them back."""
 
 
+class Meter:
+    """A budget of work that many evaluations share: what bounds sampling as a whole."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._last: Frame | None = None
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left; from then on every evaluation fails."""
+        return self._left - self._used() < 0
+
+    def pay(self, amount: int) -> None:
+        """Take work off the budget."""
+        self._left -= amount
+
+    def admit(self, frame: Frame) -> None:
+        """Have the evaluation before this one paid for; raises Fault when nothing is left."""
+        self.pay(self._used() + EVALUATION)
+        self._last = frame
+        if self._left < 0:
+            raise Fault("the budget that all evaluations share is spent")
+
+    def _used(self) -> int:
+        return 0 if self._last is None else WORK_LIMIT - self._last.work
+
+
+_METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
+"""The meter in force; there is none where dialogues are played, each evaluation bounded alone."""
+
+
+@contextmanager
+def metered(limit: int) -> Iterator[Meter]:
+    """Have all evaluations in the body share one budget of work."""
+    meter = Meter(limit)
+    token = _METER.set(meter)
+    try:
+        yield meter
+    finally:
+        _METER.reset(token)
+
+
 class Frame:
     """What one evaluation sees: the caller's scope, the loops' own names, and its budget."""
 
@@ -43,6 +89,9 @@ class Frame:
         self.work = WORK_LIMIT
         self.loops = LOOP_LIMIT
         self.room = TEXT_LIMIT
+        meter = _METER.get()
+        if meter is not None:
+            meter.admit(self)
 
     def turn(self) -> None:
         """Count one turn of a loop; raises Fault after too many."""

@@ -12,6 +12,9 @@ from specs.reading import Reader
 from specs.speech_reader import SPEECH_KEYS, override, read_speech
 
 _STATE_KEYS = SPEECH_KEYS | {"description", "call", "set", "next", "reply", "digression"}
+EDGE_LIMIT = 20_000
+"""Edges that a domain may have once groups are spelled out: a short file can mean millions."""
+
 _EDGE_KEYS = SPEECH_KEYS | {"from", "intent", "to", "weight", "when", "set", "slots"}
 
 
@@ -26,6 +29,8 @@ class Outline:
     has_corpus: bool = False
     sources: dict[int, source.Scalar] = field(default_factory=dict)
     """By the number of an edge: the name in `from` that it comes of."""
+    too_large: bool = False
+    """Whether edges were left out, so that what they lead to says nothing."""
 
 
 def read_outline(reader: Reader, root: source.Mapping) -> Outline:
@@ -114,7 +119,13 @@ def read_edges(
         model = _edge(reader, mapping, intents)
         if model is None:
             continue
-        for from_, name in _sources(reader, mapping, outline):
+        sources = _sources(reader, mapping, outline)
+        if len(edges) + len(sources) > EDGE_LIMIT:
+            message = f"this makes more than {EDGE_LIMIT:,} edges: there is one a state of `from`"
+            reader.error(mapping.where, message, "use smaller groups, or fewer edges from them")
+            outline.too_large = True
+            break
+        for from_, name in sources:
             number = len(edges)
             outline.sources[number] = name
             edges.append(

@@ -28,6 +28,9 @@ SHIPPED = Path(__file__).parent / "domains"
 FILE = "domain.yaml"
 PERSONAS = "personas.jsonl"
 
+MAX_TURNS = 1_000
+"""No person talks longer; a loop that hardly ever ends stops there instead of never."""
+
 _KEYS = frozenset(
     {
         "domain",
@@ -183,11 +186,14 @@ def _checked(
 
 def _max_turns(reader: Reader, node: source.Node | None) -> int:
     turns = reader.number(node, "`max_turns`", 80, "at least 2 are needed")
-    if turns != int(turns) or turns < 2:
-        where = node.where if node is not None else Where(reader.file)
+    where = node.where if node is not None else Where(reader.file)
+    if turns > MAX_TURNS:
+        reader.error(where, f"`max_turns` is too large: give at most {MAX_TURNS:,}")
+    elif turns != int(turns) or turns < 2:
         reader.error(where, "`max_turns` must be a whole number, at least 2")
-        return 80
-    return int(turns)
+    else:
+        return int(turns)
+    return 80
 
 
 def _read_corpus(

@@ -145,6 +145,26 @@ def test_weights_of_zero_only(tmp_path: Path) -> None:
     assert _found(tmp_path, text, "all edges from 'show' have the weight 0").severity == "error"
 
 
+def test_groups_that_make_too_many_edges(tmp_path: Path) -> None:
+    states = "".join(f"  s{n}: {{say: x, reference: x}}\n" for n in range(400))
+    members = ", ".join(f"s{n}" for n in range(400))
+    edges = "  - {from: crowd, intent: thank, to: bye}\n" * 60
+    text = TEXT.replace("groups: {", f"groups: {{crowd: [{members}], ")
+    text = text.replace("groups:", f"{states}groups:").replace(
+        "start: hello", f"{edges}start: hello"
+    )
+    (found,) = findings(tmp_path, text)
+    assert "this makes more than 20,000 edges" in found.message
+    first = line_of(text, "  - {from: crowd")
+    assert first + 45 < found.where.line < first + 50
+
+
+def test_a_limit_of_turns_that_is_none(tmp_path: Path) -> None:
+    text = changed("max_turns: 30", "max_turns: 20000")
+    finding = _found(tmp_path, text, "give at most 1,000")
+    assert finding.where.line == line_of(text, "max_turns")
+
+
 def test_a_domain_without_documents(tmp_path: Path) -> None:
     text = """\
 open: user

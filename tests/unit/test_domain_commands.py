@@ -123,6 +123,17 @@ def test_what_never_happened_is_looked_for_on_more_walks(tmp_path: Path) -> None
     assert walk_sample.measured(domain, 0, 4) == []  # 20 walks see it
 
 
+def test_sampling_ends_however_costly_the_walks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk_sample, "WORK", 2_000_000)
+    costly = "when: \"'a b c ' | replace(' ', 'xxxxxxxxxx') | list | sort | length > 1\","
+    domain = open_domain(changed(tmp_path / "d", ("when: not memory.borrowed,", costly)))
+    found = walk_sample.measured(domain, 0, 5_000)
+    (cut,) = [one for one in found if "sampling was cut short after" in one.message]
+    assert cut.where == domain.states[domain.start].where
+
+
 def test_check_takes_other_documents(tmp_path: Path, capsys: Printed) -> None:
     corpus = tmp_path / "mine.jsonl"
     corpus.write_text('{"id": "x", "title": "A title and nothing else"}\n')

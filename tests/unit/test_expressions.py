@@ -6,6 +6,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -252,6 +253,15 @@ def test_threads_share_a_template() -> None:
         assert all(pool.map(render, range(400)))
 
 
+def _doubled(inside: str) -> str:
+    """Return a template with two equal lists, `z` and `y`, of two lists of two lists ... 30 deep."""
+    loops = []
+    for end in "zy":
+        names = ["1", *(f"{end}{number}" for number in range(29)), end]
+        loops += [f"{{% for {one} in [[{last}, {last}]] %}}" for last, one in pairwise(names)]
+    return "".join(loops) + inside + "{% endfor %}" * len(loops)
+
+
 BIG = {"big": ["x" * 50_000 + str(i) for i in range(300)], "many": list(range(50_000))}
 
 
@@ -273,6 +283,9 @@ BIG = {"big": ["x" * 50_000 + str(i) for i in range(300)], "many": list(range(50
         "{{ big[0] | list | unique | length }}",
         "{{ big[0] | split('x') | length }}",
         "{% for a in many %}" * 20 + "{% endfor %}" * 20,
+        _doubled("{{ [z] | unique | length }}"),
+        _doubled("{{ position([z], y) }}"),
+        _doubled("{{ z == y }}"),
     ],
 )  # fmt: skip
 def test_work_and_memory_are_bounded(source: str) -> None:
