@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import specs
-from cluster import rehearsal, walk_sample
+from cluster import rehearsal, spoken_sample, walk_sample
 from cluster.show import plain
 from cluster.walk_sample import Sample, Visits
 from specs.domain import Domain
@@ -20,6 +20,9 @@ TEMPLATE = Path(specs.__file__).parent / "template"
 
 CHECKED_WALKS = 200
 """Walks that `check` samples."""
+
+SPOKEN_WALKS = 40
+"""Of these, how many are spoken too."""
 
 
 def new(folder: Path) -> None:
@@ -50,7 +53,8 @@ def check(path: str, corpus: Path | None) -> None:
     """Print every finding; exits with code 2 when one of them is an error."""
     domain, findings = load_domain(path, corpus)
     if domain is not None:
-        findings = [*findings, *walk_sample.measured(domain, 0, CHECKED_WALKS)]
+        findings += walk_sample.measured(domain, 0, CHECKED_WALKS)
+        findings += spoken_sample.unsayable(domain, 0, SPOKEN_WALKS)
     for finding in findings:
         click.echo(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)

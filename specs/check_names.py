@@ -22,3 +22,11 @@ KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
     "tells": (0, 0),
 }
 """Name to the least and the greatest number of arguments."""
+
+ARGUMENT_TYPES: Mapping[str, tuple[str, ...]] = {
+    "max_words": ("number",),
+    "min_words": ("number",),
+    "picks": ("list", "number"),
+    "similar": ("number",),
+}
+"""The types that a check's arguments must have, in their order, where not any will do."""
