@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from specs.domain import Domain, Slot, Speech
-from specs.errors import Finding, Where, nearest
+from specs.check_names import ARGUMENT_TYPES
+from specs.domain import CheckCall, Domain, Slot, Speech
+from specs.errors import ExpressionError, Finding, Where, nearest
 from specs.expressions import Expression
 from specs.reading import fits
+from specs.values import typed
 
 _FITTING: Mapping[str, frozenset[str]] = {
     "text": frozenset({"text", "integer", "number", "boolean"}),
@@ -49,6 +51,15 @@ def _expression(expression: Expression, kind: str, what: str) -> Iterator[Findin
         yield Finding(expression.where, message)
 
 
+def _check(check: CheckCall) -> Iterator[Finding]:
+    kinds = ARGUMENT_TYPES.get(check.name, ())
+    for argument, kind in zip(check.arguments, kinds, strict=False):
+        found = argument.static_type
+        if found is not None and found not in _FITTING[kind]:
+            message = f"`{check.name}` wants a {kind}, and `{argument.source}` is always {found}"
+            yield Finding(argument.where, message)
+
+
 def _value(slot: Slot, value: Any, where: Where) -> Iterator[Finding]:
     if not fits(value, slot.type):
         yield Finding(where, f"the slot {slot.name!r} is of type {slot.type}, not {value!r}")
@@ -60,13 +71,9 @@ def _value(slot: Slot, value: Any, where: Where) -> Iterator[Finding]:
 
 def _speech(speech: Speech) -> Iterator[Finding]:
     for slot in speech.slots.values():
-        for value in slot.one_of:
-            if not fits(value, slot.type):
-                message = f"the slot {slot.name!r} is of type {slot.type}, not {value!r}"
-                yield Finding(slot.where, message)
-        for expression in (slot.value, slot.reference):
-            if expression is not None:
-                yield from _expression(expression, slot.type, f"the slot {slot.name!r}")
+        yield from _slot(slot)
+    for check in speech.checks:
+        yield from _check(check)
     for example in speech.examples:
         for name, value in example.slots.items():
             if name in speech.slots:
@@ -77,9 +84,30 @@ def _speech(speech: Speech) -> Iterator[Finding]:
     for reference in speech.references:
         for name, expression in reference.slots.items():
             if name in speech.slots:
-                kind = speech.slots[name].type
-                yield from _expression(expression, kind, f"the slot {name!r}")
+                yield from _filled(speech.slots[name], expression)
             else:
                 near = nearest(name, speech.slots)
                 message = f"a reference fills {name!r}, which is no slot{near}"
                 yield Finding(reference.where, message)
+
+
+def _slot(slot: Slot) -> Iterator[Finding]:
+    for value in slot.one_of:
+        if not fits(value, slot.type):
+            message = f"the slot {slot.name!r} is of type {slot.type}, not {value!r}"
+            yield Finding(slot.where, message)
+    for expression in (slot.value, slot.reference):
+        if expression is not None:
+            yield from _filled(slot, expression)
+
+
+def _filled(slot: Slot, expression: Expression) -> Iterator[Finding]:
+    """Check what fills a slot: by its type, and by its value where that is always the same."""
+    wrong = list(_expression(expression, slot.type, f"the slot {slot.name!r}"))
+    yield from wrong
+    if slot.one_of and not wrong and not expression.paths:
+        try:
+            value = typed(slot.type, expression.evaluate({}))
+        except (ExpressionError, TypeError, ValueError, OverflowError):
+            return  # it is drawn, or it fails: the sampled walks say so
+        yield from _value(slot, value, expression.where)

@@ -71,6 +71,12 @@ def _found(tmp_path: Path, text: str, part: str) -> Finding:
         ("outcomes: [{p: 0.9, result: {ok: true}}, {p: 0.1, result: {ok: false}}]", "description: x", "duologue.tools"),
         # what is said
         ("max_words(30)", "'max_words(30, 40)'", "the check takes 1 argument, not 2"),
+        ("max_words(30)", "max_words('thirty')", "wants a number, and `'thirty'` is always text"),
+        ("max_words(30)", "max_words(null)", "wants a number, and `null` is always null"),
+        ("max_words(30)", "similar('x')", "wants a number"),
+        ("max_words(30)", "\"picks(results, 'x')\"", "wants a number"),
+        ("max_words(30)", "\"picks('x', 1)\"", "wants a list"),
+        ("{type: text, reference: doc.title}", "{one_of: [a, b], reference: \"'c'\"}", "the slot 'query' cannot be 'c'"),
         ("mentions(slots.query)", "mentions(slots.query", "put a check with several arguments in quotes"),
         ("with: {doc: {title: Emma}}", "with: {doc: {name: Emma}}", "`with` does not suffice to render the instruction"),
         ("{from: nothing, say: \"Give up.\", ", "{from: nothing, ", "an edge needs an `intent`, or its own `say`"),
