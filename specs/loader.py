@@ -17,6 +17,7 @@ from specs.corpus import check_documents, read_documents, read_personas, read_ro
 from specs.domain import Document, Domain, Persona, Side
 from specs.errors import Finding, InputError, Where, nearest
 from specs.expressions import Template
+from specs.goal_checks import goal_findings
 from specs.graph_reader import Outline, read_edges, read_outline, read_states
 from specs.reading import FINDING_LIMIT, Reader
 from specs.scopes import document_needs
@@ -180,6 +181,7 @@ def _checked(
     reader.findings += check_domain(domain, outline)
     needs = document_needs(domain, files.embed)
     reader.findings += check_documents(domain.documents, needs, files.corpus_file)
+    reader.findings += goal_findings(domain, list(reader.findings), files.corpus_file)
     contents = [part for name in sorted(reader.files) for part in (name, reader.files[name])]
     return replace(domain, digest=digest(FILE, data, *contents, *files.contents))
 

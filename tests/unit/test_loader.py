@@ -221,6 +221,25 @@ def test_a_field_that_no_document_has_is_found_where_it_is_used(tmp_path: Path) 
     assert "author" in finding.hint
 
 
+def test_a_goal_that_cannot_be_written_is_found_by_document(tmp_path: Path) -> None:
+    text = changed('"Borrow {{ doc.title }}."', '"Borrow {{ doc.tags[1] }} {{ doc.n + 1 }}."')
+    books = [dict(book, tags=["a", "b"], n=1) for book in BOOKS]
+    assert load_domain(write(tmp_path, text, books))[1] == []
+    books[1] |= {"tags": ["sea"]}
+    books[2] |= {"n": "x"}
+    found = load_domain(write(tmp_path, text, books))[1]
+    assert [(finding.where.line, finding.severity) for finding in found] == [
+        (2, "error"),
+        (3, "error"),
+    ]
+    goal = f"domain.yaml:{line_of(text, 'Borrow {{')}:"
+    assert all(goal in finding.message for finding in found)
+    assert "no item 1 among 1" in found[0].message
+    del books[1]["title"]  # one mistake is one finding
+    found = load_domain(write(tmp_path, text, books))[1]
+    assert [finding.where.line for finding in found if "the goal of" in finding.message] == [3]
+
+
 def test_tables(tmp_path: Path) -> None:
     text = changed("outcomes: [{p: 0.9, result: {ok: true}}, {p: 0.1, result: {ok: false}}]",
                    "table: {path: lend.jsonl, match: [book], otherwise: {ok: false}}")  # fmt: skip
