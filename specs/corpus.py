@@ -28,10 +28,12 @@ class Need:
 
     Attributes:
         written: its value is written into a text, so that null and empty spoil it.
+        listed: its items are taken, so that it must be a list.
     """
 
     path: DocumentPath
     written: bool
+    listed: bool
     where: Where
 
 
@@ -156,8 +158,8 @@ def check_documents(
 ) -> list[Finding]:
     """Report documents that lack what the domain uses, by line; fields that none has, once.
 
-    A missing field is an error, and so is null where it is written into a text; an empty one there
-    is a warning.
+    A missing field is an error, and so is null where it is written into a text, and what is no list
+    where items are taken; an empty one in a text is a warning.
     """
     documents = list(documents)
     findings: list[Finding] = []
@@ -170,13 +172,13 @@ def check_documents(
             fault = _fault(document.fields, need)
             if not fault:
                 continue
-            absent += fault == "has no"
+            absent += fault == _ABSENT
             where = Where(file, document.line)
             message = f"{fault} `{name}`, which {need.where} uses"
-            if fault == "has an empty":
+            if fault == _EMPTY:
                 warnings.append(Finding(where, message, _HINT, "warning"))
             else:
-                errors.append(Finding(where, message, _HINT))
+                errors.append(Finding(where, message, _LIST_HINT if fault == _NO_LIST else _HINT))
         if absent == len(documents):
             known = ", ".join(sorted({key for one in documents[:50] for key in one.fields})[:20])
             message = f"no document has `{name}`"
@@ -187,19 +189,24 @@ def check_documents(
 
 
 _HINT = "fill it in, or write `default('')` or `{% if ... is defined %}` where it is used"
+_LIST_HINT = "it must be a list: its items are taken there"
+
+_ABSENT = "has no"
+_EMPTY = "has an empty"
+_NO_LIST = "has no list as"
 
 
 def _fault(fields: Mapping[str, Any], need: Need) -> str:
     value: Any = fields
     for key in need.path:
         if not isinstance(value, Mapping) or key not in value:
-            return "has no"
+            return _ABSENT
         value = value[key]
-    if not need.written:
-        return ""
-    if value is None:
+    if need.written and value is None:
         return "has null as"
-    return "has an empty" if value in ("", []) else ""
+    if need.written and value in ("", []):
+        return _EMPTY
+    return _NO_LIST if need.listed and isinstance(value, (str, int, float)) else ""
 
 
 def read_personas(rows: Iterable[Row], file: str) -> tuple[tuple[Persona, ...], list[Finding]]:

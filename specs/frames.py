@@ -222,7 +222,10 @@ def member(value: Any, key: Any) -> Any:
             raise UndefinedFault(f"there is no {key!r}{_nearby(value)}") from None
     if isinstance(value, Loop) and isinstance(key, str):
         return value.attribute(key)
-    if isinstance(key, int) and not isinstance(key, bool) and isinstance(value, (list, tuple, str)):
+    if isinstance(key, int) and not isinstance(key, bool) and isinstance(value, str):
+        # A letter is never meant: the document has a text where a list of texts belongs.
+        raise Fault(f"text has no items to take by number: is {value[:20]!r} to be a list?")
+    if isinstance(key, int) and not isinstance(key, bool) and isinstance(value, (list, tuple)):
         try:
             return value[key]
         except IndexError:

@@ -18,6 +18,10 @@ Names = Mapping[str, Path | None]
 
 _SAME_ITEMS = frozenset({"list", "rejectattr", "selectattr", "sort", "unique"})
 _ONE_ITEM = frozenset({"first", "last", "max", "min"})
+_OF_LISTS = frozenset({"join", "map", "max", "min", "sum", *_SAME_ITEMS}) - {"list"}
+"""Filters that go over a list's items, and fail on a text."""
+
+_FUNCTIONS_OF_LISTS = frozenset({"nth", "pick", "position"})
 
 
 @dataclass(slots=True)
@@ -29,12 +33,14 @@ class Usage:
         item_paths: paths that go through items of lists (`("results", "*", "title")`).
         optional: those of both that may be undefined (`is defined`, `default`).
         written: those that are written into the text without being tested: null and empty spoil it.
+        listed: those whose items are taken without their being tested: only a list will do.
     """
 
     paths: set[Path] = field(default_factory=set)
     item_paths: set[Path] = field(default_factory=set)
     optional: set[Path] = field(default_factory=set)
     written: set[Path] = field(default_factory=set)
+    listed: set[Path] = field(default_factory=set)
 
 
 def usage(roots: Sequence[nodes.Node]) -> Usage:
@@ -69,6 +75,9 @@ class _Walk:
                 self._written(part, names, tested)
                 self.visit(part, names, tested)
         elif isinstance(node, nodes.Call):
+            self._listed(
+                node.args[:1] if _called(node) in _FUNCTIONS_OF_LISTS else (), names, tested
+            )
             for argument in (*node.args, *node.kwargs):
                 self.visit(argument, names, tested)
         else:
@@ -80,6 +89,7 @@ class _Walk:
         self.lenient += lenient
         if isinstance(node, nodes.Filter) and node.node is not None:
             self._attribute(node, names)
+            self._listed([node.node] if node.name in _OF_LISTS else (), names, tested)
         for child in node.iter_child_nodes():
             self.visit(child, names, tested)
         self.lenient -= lenient
@@ -100,6 +110,8 @@ class _Walk:
         here: Any = node
         while not isinstance(here, nodes.Name):
             if isinstance(here, nodes.Getitem):
+                if _by_number(here.arg):
+                    self._listed([here.node], names, tested)
                 self.visit(here.arg, names, tested)
             if not isinstance(here, (nodes.Getattr, nodes.Getitem)):
                 self.visit(here, names, tested)
@@ -135,8 +147,15 @@ class _Walk:
         if path and path not in tested:
             self.found.written.add(path)
 
+    def _listed(
+        self, containers: Sequence[nodes.Node], names: Names, tested: frozenset[Path]
+    ) -> None:
+        paths = (_path(container, names) for container in containers)
+        self.found.listed.update(path for path in paths if path and path not in tested)
+
     def _for(self, node: nodes.For, names: Names, tested: frozenset[Path]) -> None:
         self.visit(node.iter, names, tested)
+        self._listed([node.iter], names, tested)
         over = _path(node.iter, names)
         inner: dict[str, Path | None] = {**names, "loop": None}
         if isinstance(node.target, nodes.Name):
@@ -176,6 +195,16 @@ class _Walk:
         return known
 
 
+def _called(node: nodes.Call) -> str:
+    return node.node.name if isinstance(node.node, nodes.Name) else ""
+
+
+def _by_number(key: Any) -> bool:
+    """Whether what is in [ ] takes an item of a list, as far as it tells: no text, no slice."""
+    text = isinstance(key, nodes.Const) and isinstance(key.value, str)
+    return not text and not isinstance(key, nodes.Slice)
+
+
 def _path(node: Any, names: Names) -> Path | None:
     """Return the dotted path of a chain of attributes, or None when it is no such chain."""
     if isinstance(node, nodes.Name):
@@ -196,10 +225,9 @@ def _path(node: Any, names: Names) -> Path | None:
             return None
         if isinstance(node.arg, nodes.Slice):
             return base
-        if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-            return (*base, node.arg.value)
-        return (*base, ITEM)
-    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.args:
+        key: Any = node.arg
+        return (*base, ITEM if _by_number(key) else key.value)
+    if isinstance(node, nodes.Call) and _called(node) in ("nth", "pick") and node.args:
         base = _path(node.args[0], names)
-        return (*base, ITEM) if base and node.node.name in ("nth", "pick") else None
+        return (*base, ITEM) if base else None
     return None

@@ -196,13 +196,17 @@ def document_needs(domain: Domain, embed: Template | None) -> list[Need]:
     for code in dict.fromkeys(codes):
         found = code.usage
         written = found.written if isinstance(code, Template) else set()
+        listed = {_field(path) for path in found.listed}
         for path in sorted((found.paths | found.item_paths) - found.optional):
             field = _field(path)
             if not field:
                 continue
-            known = needs.get(field)
-            if known is None or (path in written and not known.written):
-                needs[field] = Need(field, path in written, code.where)
+            known = needs.get(field, Need(field, False, False, code.where))
+            need = Need(
+                field, known.written or path in written, known.listed or field in listed, code.where
+            )
+            if field not in needs or (need.written, need.listed) != (known.written, known.listed):
+                needs[field] = need
     return list(needs.values())
 
 

@@ -92,6 +92,8 @@ def test_values(source: str, expected: Any) -> None:
         "doc.salt",
         "nothing",
         "doc.steps[7]",
+        "doc.title[0]",
+        "doc.title[0] | default('s')",
         "memory.cart | first",
         "doc.title.upper",
         "doc.title.__class__",

@@ -202,6 +202,39 @@ def test_documents_are_checked_by_line(tmp_path: Path) -> None:
     assert "NaN" in at[11].message
 
 
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "{{ doc.tags[memory.page] }}",
+        "{{ doc.tags[0] | default('') }}",
+        "{% for tag in doc.tags %}{{ tag }}{% endfor %}",
+        "{{ doc.tags | join(', ') }}",
+        "{{ nth(doc.tags, 1) }}",
+        "{{ results[0].tags[0] }}",
+    ],
+)
+def test_a_text_whose_items_are_taken_is_found_by_line(tmp_path: Path, taken: str) -> None:
+    text = changed("Ask for {{ doc.title }}.", f"Ask for {taken}.")
+    text = text.replace(
+        "with: {doc: {title: Emma}}",
+        "with: {doc: {tags: [x]}, memory: {page: 0}, results: [{tags: [x]}]}",
+    )
+    books = [dict(book) for book in BOOKS]
+    assert load_domain(write(tmp_path, text, books))[1] == []
+    books[1]["tags"] = "sea"
+    (finding,) = load_domain(write(tmp_path, text, books))[1]
+    assert (finding.where.line, finding.severity) == (2, "error")
+    assert "has no list as `doc.tags`, which" in finding.message
+    assert f"domain.yaml:{line_of(text, 'Ask for {')}:" in finding.message
+
+
+def test_a_text_that_is_tested_before_its_items_are_taken_may_be_one(tmp_path: Path) -> None:
+    loop = "{% if doc.tags is string %}{{ doc.tags }}{% else %}{{ doc.tags[0] }}{% endif %}"
+    text = changed("Nice day, is it not?", f'"{loop}"')
+    books = [*BOOKS, {"id": 4, "title": "x", "author": "y", "tags": "sea"}]
+    assert load_domain(write(tmp_path, text, books))[1] == []
+
+
 def test_many_bad_documents_are_counted(tmp_path: Path) -> None:
     folder = write(tmp_path)
     good = [json.dumps({"id": n, "title": "t", "author": "a"}) for n in range(100)]
