@@ -104,7 +104,9 @@ def _parquet_rows(data: bytes, file: str) -> tuple[list[Row], list[Finding]]:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
         return [], [Finding(Where(file), f"is not readable as Parquet: {error}")]
-    rows = (json.loads(json.dumps(row, default=str)) for row in table.to_pylist())
+    # pandas writes a number that is missing as NaN, which JSON does not know and nobody can say.
+    plain = (json.dumps(row, default=str) for row in table.to_pylist())
+    rows = (json.loads(row, parse_constant=lambda name: None) for row in plain)
     return list(enumerate(rows, start=1)), []
 
 
