@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from specs.domain import Call, Domain, Tool
-from specs.errors import ExpressionError, Finding, nearest
-from specs.expressions import Template
-from specs.scopes import PLAYED
+from specs.domain import Call, Domain
+from specs.errors import Finding, nearest
 
 ENTRY_POINTS = "duologue.tools"
 SEARCH_ARGUMENTS = ("query", "page", "limit", "min_score")
@@ -33,8 +31,6 @@ def tool_findings(domain: Domain, has_corpus: bool) -> Iterator[Finding]:
                 message = f"the tool {tool.name!r} has no outcomes, no table and no installed code"
                 hint = f"Python tools are registered by the entry-point group {ENTRY_POINTS!r}"
                 yield Finding(tool.where, message, hint)
-        for outcome in tool.outcomes:
-            yield from _result(tool, outcome.result)
 
 
 def _call(domain: Domain, call: Call, has_corpus: bool) -> Iterator[Finding]:
@@ -56,27 +52,3 @@ def _call(domain: Domain, call: Call, has_corpus: bool) -> Iterator[Finding]:
         if name not in known:
             message = f"the tool {call.tool!r} has no argument {name!r}{nearest(name, known)}"
             yield Finding(expression.where, message, f"it takes {', '.join(known) or 'none'}")
-
-
-def _result(tool: Tool, result: Any) -> Iterator[Finding]:
-    """Check the templates inside a result: they see the inputs under `input`, and the scope."""
-    if isinstance(result, list):
-        for item in result:
-            yield from _result(tool, item)
-    elif isinstance(result, dict):
-        for item in result.values():
-            yield from _result(tool, item)
-    elif isinstance(result, str) and "{" in result:
-        try:
-            paths = Template(result, tool.where).paths
-        except ExpressionError:
-            return  # reported where it was read
-        for path in sorted(paths):
-            if path[0] == "input" and len(path) > 1 and path[1] not in tool.input:
-                near = nearest(path[1], tool.input)
-                message = f"the tool {tool.name!r} has no input {path[1]!r}{near}"
-                yield Finding(tool.where, message)
-            elif path[0] not in PLAYED | {"input"}:
-                near = nearest(path[0], PLAYED | {"input"})
-                message = f"a result of the tool {tool.name!r}: there is no name {path[0]!r}{near}"
-                yield Finding(tool.where, message)

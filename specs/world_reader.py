@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from specs import yaml_source as source
+from specs.corpus import read_rows
 from specs.domain import Goal, Json, Outcome, RoleCard, SlotType, Table, Tool, Variable
-from specs.errors import Where
+from specs.errors import Where, nearest
 from specs.expressions import Template
 from specs.reading import TYPES, Reader, fits
+from specs.scopes import PLAYED
 from specs.values import kind_of
 
 TABLE_LIMIT = 64 * 1024 * 1024
@@ -112,14 +114,16 @@ def read_tools(reader: Reader, node: source.Node | None) -> dict[str, Tool]:
             name=name,
             description=reader.text(items.get("description"), "a description"),
             input=inputs,
-            outcomes=_outcomes(reader, items.get("outcomes"), name),
+            outcomes=_outcomes(reader, items.get("outcomes"), name, inputs),
             table=_table(reader, table, name, inputs) if table is not None else None,
             where=value.where,
         )
     return tools
 
 
-def _outcomes(reader: Reader, node: source.Node | None, tool: str) -> tuple[Outcome, ...]:
+def _outcomes(
+    reader: Reader, node: source.Node | None, tool: str, inputs: dict[str, SlotType]
+) -> tuple[Outcome, ...]:
     if node is None:
         return ()
     outcomes = []
@@ -127,7 +131,7 @@ def _outcomes(reader: Reader, node: source.Node | None, tool: str) -> tuple[Outc
         items = reader.mapping(item, "an outcome", ("p", "result")).items
         if "result" not in items:
             reader.error(item.where, "an outcome needs `result`")
-        _check_texts(reader, items.get("result"))
+        _check_texts(reader, _texts(items.get("result")), tool, inputs)
         p = reader.number(items.get("p"), "`p`", 1.0)
         outcomes.append(Outcome(p, reader.json(items.get("result"))))
     _sums_to_one(
@@ -136,16 +140,46 @@ def _outcomes(reader: Reader, node: source.Node | None, tool: str) -> tuple[Outc
     return tuple(outcomes)
 
 
-def _check_texts(reader: Reader, node: source.Node | None) -> None:
-    """Report strings of a result that are no templates."""
-    if isinstance(node, source.Scalar) and "{" in node.text and isinstance(node.value, str):
-        reader.template(node, "a result's text")
+def _texts(node: source.Node | None) -> Iterator[tuple[str, Where]]:
+    """Yield the strings of a result, each with its place."""
+    if isinstance(node, source.Scalar) and isinstance(node.value, str):
+        yield node.text, node.where
     elif isinstance(node, source.Sequence):
         for item in node.items:
-            _check_texts(reader, item)
+            yield from _texts(item)
     elif isinstance(node, source.Mapping):
         for item in node.items.values():
-            _check_texts(reader, item)
+            yield from _texts(item)
+
+
+def _strings(value: Json, where: Where) -> Iterator[tuple[str, Where]]:
+    """Yield the strings of a table's row, all of them at its line."""
+    if isinstance(value, str):
+        yield value, where
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item, where)
+
+
+def _check_texts(
+    reader: Reader, texts: Iterable[tuple[str, Where]], tool: str, inputs: dict[str, SlotType]
+) -> None:
+    """Report strings of a result that are no templates, or that use what is not there.
+
+    They see the tool's inputs under `input`, and the scope.
+    """
+    names = PLAYED | {"input"}
+    for text, where in texts:
+        if "{" not in text:
+            continue
+        for path in sorted(reader.template(source.Scalar(text, where), "a result's text").paths):
+            if path[0] == "input" and len(path) > 1 and path[1] not in inputs:
+                near = nearest(path[1], inputs)
+                reader.error(where, f"the tool {tool!r} has no input {path[1]!r}{near}")
+            elif path[0] not in names:
+                near = nearest(path[0], names)
+                message = f"a result of the tool {tool!r}: there is no name {path[0]!r}{near}"
+                reader.error(where, message)
 
 
 def _table(
@@ -160,36 +194,30 @@ def _table(
         if name.text not in inputs:
             reader.error(name.where, f"`match` names {name.text!r}, which is no input of {tool!r}")
     path = reader.inside(items["path"], "the table")
-    rows = _rows(reader, path) if path is not None else ()
+    placed = _rows(reader, path) if path is not None else []
+    rows = tuple(row for _, row in placed)
+    for where, row in placed:
+        _check_texts(reader, _strings(row, where), tool, inputs)
+    _check_texts(reader, _texts(items.get("otherwise")), tool, inputs)
     for name in match:
         if rows and not any(name.text in row for row in rows):
             reader.error(name.where, f"no row of the table has the column {name.text!r}")
     return Table(rows, tuple(name.text for name in match), reader.json(items.get("otherwise")))
 
 
-def _rows(reader: Reader, path: Path) -> tuple[dict[str, Any], ...]:
+def _rows(reader: Reader, path: Path) -> list[tuple[Where, dict[str, Any]]]:
+    """Return a table's rows with their places."""
     name = str(path.relative_to(reader.folder))
     file = str(Path(reader.file).parent / name)
     try:
         data = path.read_bytes() if path.stat().st_size <= TABLE_LIMIT else None
     except OSError as error:
         reader.error(Where(file), f"cannot be read: {error}")
-        return ()
+        return []
     if data is None:
         reader.error(Where(file), f"is larger than {TABLE_LIMIT >> 20} MiB")
-        return ()
+        return []
     reader.files[name] = data
-    rows = []
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reader.error(Where(file, number), f"is not JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            reader.error(Where(file, number), "is no JSON object")
-    return tuple(rows)
+    rows, findings = read_rows(data, path, file)
+    reader.findings += findings
+    return [(Where(file, number), row) for number, row in rows]

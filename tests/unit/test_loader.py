@@ -120,6 +120,11 @@ def test_a_corpus_may_be_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(BOOKS), tmp_path / "books.parquet")
     domain = open_domain(folder, corpus=tmp_path / "books.parquet")
     assert [document.id for document in domain.documents] == ["1", "2", "3"]
+    pq.write_table(
+        pa.Table.from_pylist([{**BOOKS[0], "title": float("nan")}]), tmp_path / "books.parquet"
+    )
+    (finding, *_) = load_domain(folder, corpus=tmp_path / "books.parquet")[1]
+    assert "has null as `doc.title`" in finding.message
     (tmp_path / "books.parquet").write_bytes(b"no")
     assert "Parquet" in load_domain(folder, corpus=tmp_path / "books.parquet")[1][0].message
 
@@ -202,39 +207,6 @@ def test_documents_are_checked_by_line(tmp_path: Path) -> None:
     assert "NaN" in at[11].message
 
 
-@pytest.mark.parametrize(
-    "taken",
-    [
-        "{{ doc.tags[memory.page] }}",
-        "{{ doc.tags[0] | default('') }}",
-        "{% for tag in doc.tags %}{{ tag }}{% endfor %}",
-        "{{ doc.tags | join(', ') }}",
-        "{{ nth(doc.tags, 1) }}",
-        "{{ results[0].tags[0] }}",
-    ],
-)
-def test_a_text_whose_items_are_taken_is_found_by_line(tmp_path: Path, taken: str) -> None:
-    text = changed("Ask for {{ doc.title }}.", f"Ask for {taken}.")
-    text = text.replace(
-        "with: {doc: {title: Emma}}",
-        "with: {doc: {tags: [x]}, memory: {page: 0}, results: [{tags: [x]}]}",
-    )
-    books = [dict(book) for book in BOOKS]
-    assert load_domain(write(tmp_path, text, books))[1] == []
-    books[1]["tags"] = "sea"
-    (finding,) = load_domain(write(tmp_path, text, books))[1]
-    assert (finding.where.line, finding.severity) == (2, "error")
-    assert "has no list as `doc.tags`, which" in finding.message
-    assert f"domain.yaml:{line_of(text, 'Ask for {')}:" in finding.message
-
-
-def test_a_text_that_is_tested_before_its_items_are_taken_may_be_one(tmp_path: Path) -> None:
-    loop = "{% if doc.tags is string %}{{ doc.tags }}{% else %}{{ doc.tags[0] }}{% endif %}"
-    text = changed("Nice day, is it not?", f'"{loop}"')
-    books = [*BOOKS, {"id": 4, "title": "x", "author": "y", "tags": "sea"}]
-    assert load_domain(write(tmp_path, text, books))[1] == []
-
-
 def test_many_bad_documents_are_counted(tmp_path: Path) -> None:
     folder = write(tmp_path)
     good = [json.dumps({"id": n, "title": "t", "author": "a"}) for n in range(100)]
@@ -254,25 +226,6 @@ def test_a_field_that_no_document_has_is_found_where_it_is_used(tmp_path: Path) 
     assert "author" in finding.hint
 
 
-def test_a_goal_that_cannot_be_written_is_found_by_document(tmp_path: Path) -> None:
-    text = changed('"Borrow {{ doc.title }}."', '"Borrow {{ doc.tags[1] }} {{ doc.n + 1 }}."')
-    books = [dict(book, tags=["a", "b"], n=1) for book in BOOKS]
-    assert load_domain(write(tmp_path, text, books))[1] == []
-    books[1] |= {"tags": ["sea"]}
-    books[2] |= {"n": "x"}
-    found = load_domain(write(tmp_path, text, books))[1]
-    assert [(finding.where.line, finding.severity) for finding in found] == [
-        (2, "error"),
-        (3, "error"),
-    ]
-    goal = f"domain.yaml:{line_of(text, 'Borrow {{')}:"
-    assert all(goal in finding.message for finding in found)
-    assert "no item 1 among 1" in found[0].message
-    del books[1]["title"]  # one mistake is one finding
-    found = load_domain(write(tmp_path, text, books))[1]
-    assert [finding.where.line for finding in found if "the goal of" in finding.message] == [3]
-
-
 def test_tables(tmp_path: Path) -> None:
     text = changed("outcomes: [{p: 0.9, result: {ok: true}}, {p: 0.1, result: {ok: false}}]",
                    "table: {path: lend.jsonl, match: [book], otherwise: {ok: false}}")  # fmt: skip
@@ -285,6 +238,11 @@ def test_tables(tmp_path: Path) -> None:
     found = load_domain(folder)[1]
     _only(found, "no row of the table")
     assert _only(found, "is not JSON").where.line == 2
+    half, number = '{"book": "1", "ok": "\\ud83d"}', '{"book": "1", "ok": NaN}'
+    (folder / "lend.jsonl").write_text(f"{half}\n{number}\n")
+    found = load_domain(folder)[1]
+    assert _only(found, "holds half a character").where.line == 1
+    assert _only(found, "NaN is no JSON").where.line == 2
 
 
 # -- YAML
