@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Documents, and rows of tables, that do not suit what the domain does with them."""
 
 import json
