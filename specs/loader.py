@@ -181,7 +181,8 @@ def _checked(
     reader.findings += check_domain(domain, outline)
     needs = document_needs(domain, files.embed)
     reader.findings += check_documents(domain.documents, needs, files.corpus_file)
-    reader.findings += goal_findings(domain, list(reader.findings), files.corpus_file)
+    if domain.documents or not outline.has_corpus:
+        reader.findings += goal_findings(domain, list(reader.findings), files.corpus_file)
     contents = [part for name in sorted(reader.files) for part in (name, reader.files[name])]
     return replace(domain, digest=digest(FILE, data, *contents, *files.contents))
 
