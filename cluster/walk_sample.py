@@ -170,8 +170,8 @@ class _Watched(Expression):
 
     def evaluate(self, scope: Mapping[str, Any], draws: random.Random | None = None) -> Any:
         """Return the guard's value, and count."""
+        value = super().evaluate(scope, draws)  # one that fails is reported as an error
         self.asked += 1
-        value = super().evaluate(scope, draws)
         self.held += bool(value)
         return value
 

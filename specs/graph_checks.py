@@ -62,7 +62,8 @@ def _names(domain: Domain, outline: Outline) -> Iterator[Finding]:
 def _state(domain: Domain, state: State) -> Iterator[Finding]:
     name = state.name
     leaving = domain.edges_from(name)
-    unspoken = domain.open == "user" and name == domain.start
+    opening = domain.open == "user" and name == domain.start
+    unspoken = opening and not arrivals(domain)[name]
     if state.speech.say is None and not unspoken:
         if not state.next:
             hint = "give it `say`, or `next` with the states that follow"
@@ -70,7 +71,7 @@ def _state(domain: Domain, state: State) -> Iterator[Finding]:
         elif all(case.when is not None for case in state.next):
             hint = "a silent state needs a last case without `when`: {to: ...}"
             yield Finding(state.where, f"`next` of the silent state {name!r} may not hold", hint)
-        if leaving:
+        if leaving and not opening:
             hint = "the user answers only to what is said; give it `say`, or leave the edges out"
             yield Finding(leaving[0].where, f"an edge leaves the silent state {name!r}", hint)
     elif state.speech.say is not None and any(case.when is None for case in state.next):
@@ -87,11 +88,16 @@ def _state(domain: Domain, state: State) -> Iterator[Finding]:
         yield Finding(state.where, f"no edge leaves the state {name!r}: a dead end", hint)
 
 
+def _speaks(state: State) -> bool:
+    """Whether the agent may speak in a state; a dialogue ends only where it does."""
+    return state.speech.say is not None and all(case.when is not None for case in state.next)
+
+
 def _stays(domain: Domain, state: State) -> bool:
     """Whether the user's turn can come while this state is the current one."""
-    if state.speech.say is None:
-        return domain.open == "user" and state.name == domain.start
-    return all(case.when is not None for case in state.next)
+    return _speaks(state) or (
+        state.speech.say is None and domain.open == "user" and state.name == domain.start
+    )
 
 
 def _edges(domain: Domain, outline: Outline) -> Iterator[Finding]:
@@ -123,9 +129,10 @@ def _reach(domain: Domain) -> Iterator[Finding]:
         if name not in reached:
             hint = f"no edge or `next` leads to it from {domain.start!r}"
             yield Finding(state.where, f"the state {name!r} cannot be reached", hint)
-    ends = [name for name in domain.end if name in graph]
+    known = [domain.states[name] for name in sorted(domain.end) if name in graph]
+    ends = [state.name for state in known if _speaks(state)]
     leading = set(ends).union(*(nx.ancestors(graph, name) for name in ends))
     for name, state in domain.states.items():
-        if ends and name in reached and name not in leading and not state.digression:
-            hint = f"ends are {', '.join(sorted(ends))}"
+        if known and name in reached and name not in leading and not state.digression:
+            hint = f"ends are {', '.join(ends)}" if ends else "no end speaks: give one `say`"
             yield Finding(state.where, f"no end can be reached from the state {name!r}", hint)

@@ -220,6 +220,9 @@ class Reader:
         if path.is_dir():
             self.error(node.where, f"{what} {name!r} is a folder, not a file")
             return None
+        if path.exists():
+            self.error(node.where, f"{what} {name!r} is no regular file")
+            return None
         near = nearest(name, self._listing(path.parent))
         self.error(node.where, f"{what} {name!r} is not there{near}")
         return None
@@ -240,9 +243,11 @@ class Reader:
                 data = stream.read(PROMPT_LIMIT)
             self.files[name] = data
             return data.decode("utf-8-sig"), where
-        except (OSError, UnicodeDecodeError) as error:
-            self.error(where, f"the prompt file cannot be read: {error}")
-            return "?", where
+        except UnicodeDecodeError:
+            self.error(where, "the prompt file is not UTF-8", "save the file as UTF-8")
+        except OSError as error:
+            self.error(where, f"the prompt file cannot be read: {error.strerror}")
+        return "?", where
 
 
 def _expression_source(node: source.Node) -> str:

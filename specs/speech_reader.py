@@ -82,7 +82,9 @@ def _check(reader: Reader, node: source.Node) -> CheckCall | None:
     try:
         name, arguments = split_call(text)
     except SyntaxFault:
-        hint = "inside [ ], put a check with several arguments in quotes: a comma ends an item"
+        hint = "its arguments stand in parentheses, as in `max_words(30)`"
+        if text.count("(") > text.count(")"):
+            hint = "inside [ ], put a check with several arguments in quotes: a comma ends an item"
         reader.error(node.where, f"the check {text!r} is no name with arguments", hint)
         return None
     made = [reader.expression(source.Scalar(one, node.where)) for one in arguments]

@@ -44,6 +44,13 @@ def _variable(reader: Reader, name: str, node: source.Node) -> Variable:
             reader.error(
                 node.where, f"the variable {name!r} is of type {kind}, and {value!r} is none"
             )
+        elif "of" in items and isinstance(value, list):
+            for item in value:
+                if not fits(item, items_type):
+                    message = (
+                        f"the items of {name!r} are of type {items_type}, and {item!r} is none"
+                    )
+                    reader.error(node.where, message)
     return Variable(name, cast(SlotType, kind), node.where, cast(SlotType, items_type), init, draw)
 
 

@@ -65,6 +65,9 @@ def _found(tmp_path: Path, text: str, part: str) -> Finding:
         ("from: nothing, intent: thank, to: bye", "from: small_talk, intent: thank, to: bye", "leaves the digression"),
         ("from: nothing, intent: thank, to: bye", "from: look_up, intent: thank, to: bye", "leaves the silent state"),
         ("next: [{when: results, to: show}, {to: nothing}]", "next: [{to: nothing}, {when: results, to: show}]", "never reached"),
+        ("    say: \"Say goodbye.\"\n    reference: \"{{ 'Enjoy it' if result.ok else 'Come again' }}, goodbye.\"\n", "    next: {to: hello}\n", "no end can be reached from the state 'hello'"),
+        ("cart: {type: list, of: id}", "cart: {type: list, of: integer, init: [a]}", "are of type integer, and 'a' is none"),
+        ("max_words(30)", "max_words 30", "is no name with arguments"),
         # tools
         ("plant: {id: doc.id, page: 0}", "pages: 0", "no argument 'pages'; did you mean 'page'?"),
         ("call: {tool: lend, book: doc.id}", "call: {tool: lend}", "needs 'book'"),
@@ -188,6 +191,24 @@ end: [greet]
     assert domain.documents == ()
     part = "`doc` is used, but the domain has no corpus"
     _found(tmp_path, text.replace('"Hi."', '"{{ doc.title }}"'), part)
+
+
+def test_a_silent_start_may_not_be_come_back_to(tmp_path: Path) -> None:
+    text = """\
+open: user
+states:
+  door: {}
+  greet: {say: "Greet.", reference: "Hello."}
+  bye: {say: "Say goodbye.", reference: "Bye."}
+edges:
+  - {from: door, say: "Say hello.", reference: "Hi.", to: greet}
+  - {from: greet, say: "Go back.", reference: "Back.", to: door}
+  - {from: greet, say: "Leave.", reference: "Bye then.", to: bye}
+start: door
+end: [bye]
+"""
+    (finding,) = findings(tmp_path, text)
+    assert "the state 'door' neither speaks nor moves on" in finding.message
 
 
 def test_an_end_reached_only_through_a_digression_is_reached(tmp_path: Path) -> None:

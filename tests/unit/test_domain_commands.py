@@ -108,6 +108,13 @@ def test_check_measures_stuck_walks_and_errors(tmp_path: Path, capsys: Printed) 
     assert "stop with an error: search: pages count from 0" in capsys.readouterr().out
 
 
+def test_a_guard_that_fails_is_not_said_never_to_hold(tmp_path: Path) -> None:
+    failing = ("when: not memory.borrowed,", "when: 1 / 0 > turn,")
+    found = walk_sample.measured(open_domain(changed(tmp_path / "d", failing)), 0, 40)
+    assert any("stop with an error" in one.message for one in found)
+    assert not any("never held" in one.message for one in found)
+
+
 def test_a_rare_state_is_no_finding() -> None:
     domain = open_domain(TEMPLATE)
     assert walk_sample.measured(domain, 0, 3) == []  # three walks do not see every state

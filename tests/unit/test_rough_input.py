@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_one_bad_line_of_a_corpus(tmp_path: Path, old: str, new: str, message: s
     messages = found(copied(tmp_path / "d", old, new, "corpus.jsonl"))
     assert len(messages) == 1, messages
     assert messages[0].startswith(message)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = copied(tmp_path / "d", FAREWELL, "say: {file: say.jinja}")
+    (folder / "say.jinja").write_bytes(b"\xff")
+    assert found(folder) == [
+        "say.jinja:1:1: error: the prompt file is not UTF-8\n    save the file as UTF-8",
+    ]
+    (folder / "corpus.jsonl").unlink()
+    os.mkfifo(folder / "corpus.jsonl")
+    assert "'corpus.jsonl' is no regular file" in found(folder)[0]
+
+
+def test_a_check_without_parentheses(tmp_path: Path) -> None:
+    (message,) = found(copied(tmp_path / "d", "max_words(30)", "max_words 30"))
+    assert "its arguments stand in parentheses" in message
 
 
 def test_whole_characters_in_escapes_are_no_finding(tmp_path: Path) -> None:
