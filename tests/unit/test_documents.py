@@ -82,3 +82,13 @@ def test_the_templates_of_tables_are_checked_where_they_stand(tmp_path: Path) ->
     assert found[0].where.line == line_of(text, "inptu")
     assert "there is no name 'inptu'; did you mean 'input'?" in found[0].message
     assert "no input 'bok'; did you mean 'book'?" in found[2].message
+
+
+def test_many_bad_documents_are_counted(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    good = [json.dumps({"id": n, "title": "t", "author": "a"}) for n in range(100)]
+    bad = [json.dumps({"id": n + 100, "author": "a"}) for n in range(50)]
+    (folder / "corpus.jsonl").write_text("\n".join(good + bad))
+    found = load_domain(folder)[1]
+    assert len([finding for finding in found if "has no `doc.title`" in finding.message]) == 20
+    assert any("and 30 more" in finding.message for finding in found)

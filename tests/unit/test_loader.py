@@ -207,16 +207,6 @@ def test_documents_are_checked_by_line(tmp_path: Path) -> None:
     assert "NaN" in at[11].message
 
 
-def test_many_bad_documents_are_counted(tmp_path: Path) -> None:
-    folder = write(tmp_path)
-    good = [json.dumps({"id": n, "title": "t", "author": "a"}) for n in range(100)]
-    bad = [json.dumps({"id": n + 100, "author": "a"}) for n in range(50)]
-    (folder / "corpus.jsonl").write_text("\n".join(good + bad))
-    found = load_domain(folder)[1]
-    assert len([finding for finding in found if "has no `doc.title`" in finding.message]) == 20
-    assert any("and 30 more" in finding.message for finding in found)
-
-
 def test_a_field_that_no_document_has_is_found_where_it_is_used(tmp_path: Path) -> None:
     found = findings(
         tmp_path, changed('say: "Ask for {{ doc.title }}."', 'say: "Ask for {{ doc.name }}."')
