@@ -12,13 +12,13 @@ import ipaddress
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from actors.engines import refusals
 from actors.engines.rate_limit import RateLimit, backoff, retry_after
 from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
 from specs.errors import EngineError
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 TRIES = 5
 CONNECT_S = 10.0
-_OVERFLOW = re.compile(
-    r"context.?length|context.?window|maximum context|max_model_len|too many tokens"
-    r"|prompt is too long|exceeds? the (?:available )?context",
-    re.IGNORECASE,
-)
 
 
 class OpenAIBackend:
@@ -92,7 +87,7 @@ class OpenAIBackend:
         return self._info(self._served(response))
 
     async def generate(self, request: Request) -> Answer:
-        """Answer one request; raises EngineError when the server no longer takes the key."""
+        """Answer one request; raises EngineError when the server will take no more at all."""
         if not request.messages and not request.text:
             message = "the endpoint is given messages or text, and the request has neither"
             return Answer(request.id, failure=Failure("refused", message))
@@ -209,7 +204,7 @@ class OpenAIBackend:
                 why = f"{response.status_code}: {self._message(response)}"
                 if response.status_code == 400 and self._switch_limit_key(why):
                     continue
-                failure = self._final(response.status_code, why)
+                failure = self._final(response, why)
                 if failure is not None:
                     return Answer(request.id, failure=failure)
                 asked = retry_after(response.headers.get("retry-after"))
@@ -238,26 +233,19 @@ class OpenAIBackend:
             return True
         return False
 
-    def _final(self, status: int, why: str) -> Failure | None:
-        if status == 401:
-            raise EngineError(f"{self._url} no longer takes the key (401)", True)
-        if status in (408, 409, 425, 429) or status >= 500:
+    def _final(self, response: httpx.Response, why: str) -> Failure | None:
+        """Return the failure of what is never answered, None for what may be later."""
+        meaning = refusals.meaning(response.status_code, response.text)
+        if meaning == "again":
             return None
-        kind = "overflow" if status in (400, 413, 422) and _OVERFLOW.search(why) else "refused"
-        return Failure("overflow" if kind == "overflow" else "refused", f"{self._url}: {why}")
+        if meaning == "fatal":
+            raise EngineError(f"{self._url} takes no more requests ({why})", True)
+        return Failure(meaning, f"{self._url}: {why}")
 
     def _message(self, response: httpx.Response) -> str:
         """Return the server's words, short, and without the key should it repeat it."""
-        text = response.text
-        try:
-            data = response.json()
-            error = data.get("error", data) if isinstance(data, dict) else data
-            text = str(error.get("message", error) if isinstance(error, dict) else error)
-        except ValueError:
-            pass
-        if self._key:
-            text = text.replace(self._key, "***")
-        return " ".join(text.split())[:300] or "(no message)"
+        text = refusals.words(response.text)
+        return (text.replace(self._key, "***") if self._key else text)[:300]
 
     def _answer(
         self, request: Request, response: httpx.Response, waited_s: float, took_s: float

@@ -1,8 +1,9 @@
 """The Ray actor around a replica, and the watchdog that ends it when nothing moves any more.
 
 Invariants: the constructor only stores (an exception there during a restart would end the actor for
-good); an engine that has died or hangs ends its process, so that Ray starts it again; an actor that
-Ray has started again loads its model when the first call reaches it.
+good); an engine that has died or hangs ends its process, so that Ray starts it again, unless
+starting again cannot help: then every call is told why; an actor that Ray has started again loads
+its model when the first call reaches it.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class ReplicaActor:
 
     async def _load(self) -> EngineInfo:
         backend = make_backend(self._config, self._name, self._adapter)
-        core = ReplicaCore(backend, self._name, on_death=lambda error: self._exit(str(error)))
+        core = ReplicaCore(backend, self._name, on_death=self._died)
         deadline = self._config.start_deadline_s
         try:
             info = await asyncio.wait_for(core.start(), deadline)
@@ -161,6 +162,11 @@ class ReplicaActor:
         if self._core is None:
             raise EngineError(f"the engine {self._name} is loading")
         return self._core
+
+    def _died(self, error: EngineError) -> None:
+        # A permanent death is told to whoever calls: a new process would load, and die of it again.
+        if not error.permanent:
+            self._exit(str(error))
 
     def _exit(self, why: str) -> None:
         _log.error("the engine %s has died: %s; its process ends", self._name, why)

@@ -117,6 +117,42 @@ async def test_what_never_works_is_not_and_names_no_key(message: str, kind: str)
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (402, {"message": "out of credit"}),
+        (403, {"message": "no"}),
+        (404, {"message": "gone"}),
+        (405, "no"),
+        (302, "elsewhere"),
+        (429, {"message": "pay", "code": "insufficient_quota"}),
+        (400, {"message": "x", "type": "invalid", "code": "model_not_found"}),
+    ],
+)
+async def test_what_ends_the_service_ends_the_run_and_refuses_no_dialogue(
+    status: int, error: object
+) -> None:
+    made, seen = await started(httpx.Response(status, json={"error": error}))
+    with pytest.raises(EngineError, match=str(status)) as caught:
+        await made.generate(chat())
+    assert caught.value.permanent
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "flagged", "code": "content_policy_violation"},
+        {"message": "flagged", "code": 403, "metadata": {"reasons": ["violence"]}},
+    ],
+)
+async def test_a_moderated_request_is_refused_alone(error: object) -> None:
+    made, _ = await started(httpx.Response(403, json={"error": error}))
+    failure = (await made.generate(chat())).failure
+    assert failure is not None
+    assert failure.kind == "refused"
+
+
 async def test_newer_models_take_the_limit_under_its_newer_name() -> None:
     why = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     made, seen = await started(httpx.Response(400, json={"error": {"message": why}}), said("hi"))

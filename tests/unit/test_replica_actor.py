@@ -1,0 +1,40 @@
+"""What a replica's actor does when its engine dies: its process ends, unless that cannot help."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from actors.engines import replica_actor
+from actors.engines.openai_endpoint import OpenAIBackend
+from actors.engines.replica_actor import ReplicaActor
+from specs.engine import Message, Request, Sampling
+from specs.errors import EngineError
+from specs.run_file import EngineSection
+
+
+def _penniless(request: httpx.Request) -> httpx.Response:
+    if request.url.path.endswith("/models"):
+        return httpx.Response(200, json={"data": [{"id": "m"}]})
+    return httpx.Response(402, json={"error": {"message": "out of credit"}})
+
+
+async def test_a_death_that_is_final_is_told_and_starts_nothing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = EngineSection(kind="openai", url="http://127.0.0.1/v1", model="m")
+    backend = OpenAIBackend(config, "r", httpx.MockTransport(_penniless))
+    exits: list[int] = []
+    monkeypatch.setattr(replica_actor, "make_backend", lambda *_: backend)
+    monkeypatch.setattr(replica_actor.os, "_exit", exits.append)
+    actor = ReplicaActor(config, "r")
+    await actor.start()
+    await actor.submit("c", [Request("a", Sampling(8, 0), messages=(Message("user", "x"),))])
+    for _ in range(2):
+        with pytest.raises(EngineError, match="out of credit") as caught:
+            await asyncio.wait_for(actor.poll("c", 0, 5.0), 10)
+        assert caught.value.permanent
+    assert not exits
+    await actor.stop()
