@@ -163,14 +163,34 @@ class Polled:
     answers: tuple[tuple[int, Answer], ...] = ()
 
 
+class Later(Exception):
+    """A backend could not answer a request now: the replica sends it again, a few times.
+
+    Attributes:
+        at_once: as soon as the backend admits it, rather than after a pause that grows.
+    """
+
+    def __init__(self, why: str, at_once: bool = False) -> None:
+        super().__init__(why)
+        self.at_once = at_once
+
+
 class Backend(Protocol):
     """A model behind a replica: it answers one request at a time, many at once."""
 
     async def start(self) -> EngineInfo:
         """Load the model. Raises EngineError with one clear message when that cannot be."""
 
+    def admit(self) -> float:
+        """Let one more request begin and return 0, or return the seconds until one may."""
+
     async def generate(self, request: Request) -> Answer:
-        """Answer one request; failures are answers. Raises EngineError when it has died."""
+        """Answer one request that was admitted; failures are answers.
+
+        Raises:
+            Later: it may succeed at another time.
+            EngineError: the backend has died.
+        """
 
     async def abort(self, request_ids: Sequence[str]) -> None:
         """Stop working on these requests; unknown ids are ignored."""

@@ -2,16 +2,16 @@
 
 Invariants: the key is read from the environment and appears in no message; what the server will
 never take is refused at once, and what it may take later ("429", a fault of its own, a broken
-connection) is tried again, at most `TRIES` times.
+connection) is left to the replica, which sends it again; nothing waits here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 import json
 import os
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,15 +19,23 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from actors.engines import refusals
-from actors.engines.rate_limit import RateLimit, backoff, retry_after
-from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
+from actors.engines.rate_limit import RateLimit, retry_after
+from specs.engine import (
+    Answer,
+    Candidate,
+    EngineInfo,
+    EngineStats,
+    Failure,
+    Later,
+    Request,
+    dead,
+)
 from specs.errors import EngineError
 from specs.run_file import EngineSection, nearest
 
 if TYPE_CHECKING:
     import httpx
 
-TRIES = 5
 CONNECT_S = 10.0
 
 
@@ -53,7 +61,6 @@ class OpenAIBackend:
         self._key = ""
         self._client: httpx.AsyncClient | None = None
         self._limit = RateLimit(config.requests_per_minute)
-        self._draw = random.Random()
         self._limit_key = "max_tokens"
         self._counts = EngineStats()
 
@@ -86,8 +93,12 @@ class OpenAIBackend:
             raise EngineError(f"no server answers at {self._url}: {why}") from error
         return self._info(self._served(response))
 
+    def admit(self) -> float:
+        """Let one request begin and return 0, or return the seconds until the limit lets one."""
+        return self._limit.admit()
+
     async def generate(self, request: Request) -> Answer:
-        """Answer one request; raises EngineError when the server will take no more at all."""
+        """Send a request; raises Later, or EngineError when the server takes no more at all."""
         if not request.messages and not request.text:
             message = "the endpoint is given messages or text, and the request has neither"
             return Answer(request.id, failure=Failure("refused", message))
@@ -174,47 +185,48 @@ class OpenAIBackend:
         )
 
     async def _complete(self, request: Request, answer: Answer, missing: int) -> Answer:
-        """Ask one by one for the candidates that a server left out which knows no `n`."""
+        """Ask one by one for the candidates that a server left out which knows no `n`.
+
+        As many as may begin now: an answer is worth more than the wait for its alternatives.
+        """
         have = len(answer.candidates)
-        seeds = range(request.sampling.seed + have, request.sampling.seed + have + missing)
+        wanted = range(request.sampling.seed + have, request.sampling.seed + have + missing)
+        seeds = itertools.takewhile(lambda _: self._limit.admit() == 0, wanted)
         ones = [replace(request, sampling=replace(request.sampling, n=1, seed=s)) for s in seeds]
-        more = await asyncio.gather(*(self._ask(one) for one in ones))
+        more = await asyncio.gather(*(self._alternative(one) for one in ones))
         return replace(
             answer,
             candidates=answer.candidates + tuple(c for one in more for c in one.candidates),
             completion_tokens=answer.completion_tokens + sum(o.completion_tokens for o in more),
         )
 
+    async def _alternative(self, request: Request) -> Answer:
+        try:
+            return await self._ask(request)
+        except Later:
+            return Answer(request.id)
+
     async def _ask(self, request: Request) -> Answer:
+        """Send a request once; raises Later when another time may do."""
         import httpx
 
-        began = time.monotonic()
-        why = ""
-        for attempt in range(TRIES):
-            await asyncio.sleep(self._limit.reserve())
-            sent = time.monotonic()
-            pause = backoff(attempt, self._draw)
-            try:
-                response = await self._post(request)
-            except httpx.TransportError as error:
-                why = str(error) or type(error).__name__
-            else:
-                if response.status_code == 200:
-                    return self._answer(request, response, sent - began, time.monotonic() - sent)
-                why = f"{response.status_code}: {self._message(response)}"
-                if response.status_code == 400 and self._switch_limit_key(why):
-                    continue
-                failure = self._final(response, why)
-                if failure is not None:
-                    return Answer(request.id, failure=failure)
-                asked = retry_after(response.headers.get("retry-after"))
-                if asked is not None:
-                    self._limit.hold(asked)
-                    pause = 0.0
-            if attempt + 1 < TRIES:
-                await asyncio.sleep(pause)
-        message = f"{self._url} did not answer in {TRIES} tries: {why}"
-        return Answer(request.id, failure=Failure("unavailable", message))
+        sent = time.monotonic()
+        try:
+            response = await self._post(request)
+        except httpx.TransportError as error:
+            raise Later(f"{self._url}: {str(error) or type(error).__name__}") from error
+        if response.status_code == 200:
+            return self._answer(request, response, time.monotonic() - sent)
+        why = f"{response.status_code}: {self._message(response)}"
+        if response.status_code == 400 and self._switch_limit_key(why):
+            raise Later(f"{self._url}: {why}", at_once=True)
+        failure = self._final(response, why)
+        if failure is not None:
+            return Answer(request.id, failure=failure)
+        asked = retry_after(response.headers.get("retry-after"))
+        if asked is not None:
+            self._limit.hold(asked)
+        raise Later(f"{self._url}: {why}", at_once=asked is not None)
 
     async def _post(self, request: Request) -> httpx.Response:
         if self._client is None:
@@ -247,9 +259,7 @@ class OpenAIBackend:
         text = refusals.words(response.text)
         return (text.replace(self._key, "***") if self._key else text)[:300]
 
-    def _answer(
-        self, request: Request, response: httpx.Response, waited_s: float, took_s: float
-    ) -> Answer:
+    def _answer(self, request: Request, response: httpx.Response, took_s: float) -> Answer:
         try:
             data = response.json()
             candidates = tuple(_candidate(choice) for choice in data["choices"])
@@ -266,7 +276,6 @@ class OpenAIBackend:
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             cached_tokens=int(cached),
             completion_tokens=int(usage.get("completion_tokens") or 0),
-            queue_s=waited_s,
             decode_s=took_s,
         )
 

@@ -1,7 +1,12 @@
-"""How many requests a minute go to a server, and how long to wait when it says "later"."""
+"""How many requests a minute go to a server, and how long to wait when it says "later".
+
+Invariant: a moment is taken when it has come, never ahead of time, so that whoever gives up waiting
+leaves no hole.
+"""
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import deque
@@ -9,7 +14,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+_log = logging.getLogger(__name__)
 MINUTE_S = 60.0
+LONGEST_HOLD_S = 600.0
+"""A server that asks for more (a day, for ever) is asked again after so long."""
 
 
 class RateLimit:
@@ -24,22 +32,27 @@ class RateLimit:
         self._clock = clock
         self._begun: deque[float] = deque(maxlen=per_minute)
         self._held_until = float("-inf")
+        self._warned = False
 
-    def reserve(self) -> float:
-        """Take the next free moment, and return the seconds until then."""
+    def admit(self) -> float:
+        """Let one request begin now and return 0, or return the seconds until one may."""
         now = self._clock()
-        at = max(now, self._held_until)
+        pause = self._held_until - now
+        if self._per_minute is not None and len(self._begun) == self._per_minute:
+            pause = max(pause, self._begun[0] + MINUTE_S - now)
+        if pause > 0:
+            return pause
         if self._per_minute is not None:
-            if self._begun:
-                at = max(at, self._begun[-1])  # in the order of asking
-            if len(self._begun) == self._per_minute:
-                at = max(at, self._begun[0] + MINUTE_S)
-            self._begun.append(at)
-        return max(0.0, at - now)
+            self._begun.append(now)
+        return 0.0
 
     def hold(self, seconds: float) -> None:
-        """Let nothing begin for so long: the server has asked for it."""
-        self._held_until = max(self._held_until, self._clock() + seconds)
+        """Let nothing begin for so long, at most `LONGEST_HOLD_S`: the server has asked for it."""
+        if seconds > LONGEST_HOLD_S and not self._warned:
+            self._warned = True
+            asked = f"the server asks to wait {seconds:g} s"
+            _log.warning("%s; it is asked again every %g s", asked, LONGEST_HOLD_S)
+        self._held_until = max(self._held_until, self._clock() + min(seconds, LONGEST_HOLD_S))
 
 
 def backoff(
@@ -59,7 +72,7 @@ def retry_after(header: str | None, now: datetime | None = None) -> float | None
         pass
     try:
         until = parsedate_to_datetime(header)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)

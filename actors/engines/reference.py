@@ -41,6 +41,10 @@ class ReferenceBackend:
             max_running=self._config.max_running,
         )
 
+    def admit(self) -> float:
+        """Return 0: nothing but the places limits it."""
+        return 0.0
+
     async def generate(self, request: Request) -> Answer:
         """Answer after the drawn latency; raises EngineError after `crash_after` requests."""
         if self._death is not None:

@@ -2,9 +2,10 @@
 
 Invariants: a request is known by its client and its id, and while it waits, runs, or is answered
 but not acknowledged, submitting it again changes nothing; at most `max_running` candidates run at
-once, admitted by priority and then arrival; a deadline counts from admission; answers stay in a
-client's log until the client acknowledges their sequence number. Sequence numbers begin at a random
-number in each incarnation, so that an acknowledgement meant for another one is recognised.
+once, admitted by priority and then arrival, as the backend lets them begin; a deadline counts from
+admission, and what waits to be sent (again) has none, and no place; answers stay in a client's log
+until the client acknowledges their sequence number. Sequence numbers begin at a random number in
+each incarnation, so that an acknowledgement meant for another one is recognised.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ import heapq
 import random
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.engines.answer_log import AnswerLog
+from actors.engines.rate_limit import backoff
 from specs.engine import (
     Answer,
     Backend,
     EngineInfo,
     EngineStats,
     Failure,
+    Later,
     Polled,
     Request,
 )
 from specs.errors import EngineError
 
-POLL_LIMIT = 2000
-LINGER_S = 0.001
-"""An answer waits this long for others that finish with it, so that a poll carries several."""
+TRIES = 5
+"""How often a request is sent that its backend could not answer yet."""
 
 Key = tuple[str, str]
 
@@ -44,20 +46,13 @@ class _Job:
     key: Key
     request: Request
     places: int
+    order: int
     arrived: float
+    tries: int = 0
     admitted: float = 0.0
     task: asyncio.Task[Answer] | None = None
     timer: asyncio.TimerHandle | None = None
     over: bool = False
-
-
-@dataclass(slots=True)
-class _Client:
-    """What is kept for one client: the answers that it has not acknowledged."""
-
-    seen: float
-    log: deque[tuple[int, Answer]] = field(default_factory=deque)
-    waiter: asyncio.Future[None] | None = None
 
 
 class ReplicaCore:
@@ -86,6 +81,8 @@ class ReplicaCore:
         self._on_death = on_death
         self._client_ttl_s = client_ttl_s
         self._clock = clock
+        self._draw = random.Random()
+        self._opening: asyncio.TimerHandle | None = None
         self._starting: asyncio.Task[EngineInfo] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._death: EngineError | None = None
@@ -97,7 +94,7 @@ class ReplicaCore:
         self.incarnation = uuid.uuid4().hex
         self.running = 0
         self._sequence = self._first = random.SystemRandom().getrandbits(61)
-        self._clients: dict[str, _Client] = {}
+        self._clients: dict[str, AnswerLog] = {}
         self._jobs: dict[Key, _Job | None] = {}  # None: answered and not acknowledged
         self._queue: list[tuple[int, int, _Job]] = []
         self._arrivals = 0
@@ -151,14 +148,11 @@ class ReplicaCore:
             return Polled("")
         known = self._client(client)
         self._acknowledge(client, known, acknowledged)
-        if not known.log:
-            await self._wait(known, timeout_s)
+        if not known.entries:
+            await known.wait(timeout_s)
             self._alive()
             known.seen = self._clock()
-        answers = (
-            tuple(known.log) if len(known.log) <= POLL_LIMIT else tuple(known.log)[:POLL_LIMIT]
-        )
-        return Polled(self.incarnation, answers)
+        return Polled(self.incarnation, known.first())
 
     async def abort(self, client: str, request_ids: Sequence[str]) -> None:
         """Stop working on these requests; they get no answer. Unknown ones are ignored."""
@@ -202,35 +196,47 @@ class ReplicaCore:
             raise EngineError(f"the replica {self.name} has not started yet")
         self._sweep()
 
-    def _client(self, name: str) -> _Client:
+    def _client(self, name: str) -> AnswerLog:
         now = self._clock()
         known = self._clients.get(name)
         if known is None:
-            known = self._clients[name] = _Client(now)
+            known = self._clients[name] = AnswerLog(now)
         known.seen = now
         return known
 
     def _enqueue(self, key: Key, request: Request) -> None:
         assert self._info is not None
         places = min(max(1, request.sampling.n), max(1, self._info.max_running))
-        job = _Job(key, request, places, self._clock())
-        self._jobs[key] = job
         self._arrivals += 1
+        job = self._jobs[key] = _Job(key, request, places, self._arrivals, self._clock())
         self._waiting += 1
-        heapq.heappush(self._queue, (request.priority, self._arrivals, job))
+        self._queue_up(job)
+
+    def _queue_up(self, job: _Job) -> None:
+        heapq.heappush(self._queue, (job.request.priority, job.order, job))
 
     def _admit(self) -> None:
-        """Admit from the queue's head while there are places; nothing overtakes the head."""
+        """Admit from the queue's head while there is room; nothing overtakes the head."""
         if self._info is None or self._death is not None:
             return
         limit = max(1, self._info.max_running)
         while self._queue:
             job = self._queue[0][2]
-            if not job.over and self._taken + job.places > limit:
-                return
+            if not job.over:
+                if self._taken + job.places > limit:
+                    return
+                pause = self._backend.admit()
+                if pause > 0:
+                    self._admit_in(pause)
+                    return
             heapq.heappop(self._queue)
             if not job.over:
                 self._begin(job)
+
+    def _admit_in(self, seconds: float) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+        self._opening = asyncio.get_running_loop().call_later(seconds, self._admit)
 
     def _begin(self, job: _Job) -> None:
         loop = asyncio.get_running_loop()
@@ -238,6 +244,7 @@ class ReplicaCore:
         self._taken += job.places
         self.running += 1
         self.progress += 1
+        job.tries += 1
         job.admitted = self._clock()
         request = job.request
         if request.id in self._names:  # another client's request of the same name still runs
@@ -257,7 +264,9 @@ class ReplicaCore:
             self._reply(job, _failed(job, Failure("aborted", "the engine gave the request up")))
             return
         error = task.exception()
-        if isinstance(error, EngineError):
+        if isinstance(error, Later):
+            self._postpone(job, error)
+        elif isinstance(error, EngineError):
             self._die(error)
         elif error is not None:
             what = f"{type(error).__name__}: {error}"
@@ -265,6 +274,24 @@ class ReplicaCore:
         else:
             self.progress += 1
             self._reply(job, task.result())
+
+    def _postpone(self, job: _Job, later: Later) -> None:
+        """Queue a job again, in its old order, after a pause in which it holds nothing."""
+        self.progress += 1
+        if job.tries >= TRIES:
+            message = f"no answer in {TRIES} tries: {later}"
+            self._reply(job, _failed(job, Failure("unavailable", message)))
+            return
+        self._vacate(job)
+        job.task = None
+        self._waiting += 1
+        pause = 0.0 if later.at_once else backoff(job.tries - 1, self._draw)
+        job.timer = asyncio.get_running_loop().call_later(pause, self._send_again, job)
+        self._admit()
+
+    def _send_again(self, job: _Job) -> None:
+        self._queue_up(job)
+        self._admit()
 
     def _expire(self, job: _Job) -> None:
         if not job.over:
@@ -283,8 +310,7 @@ class ReplicaCore:
                 queue_s=answer.queue_s + job.admitted - job.arrived,
                 replica=self.name,
             )
-            client.log.append((self._sequence, answer))
-            _wake(client)
+            client.add(self._sequence, answer)
             self._count(answer)
         self._admit()
 
@@ -294,17 +320,23 @@ class ReplicaCore:
             return
         job.over = True
         self._jobs.pop(job.key, None)
+        if job.timer is not None:
+            job.timer.cancel()
         if job.task is None:
             self._waiting -= 1
             return
+        self._vacate(job)
+        if not job.task.done():
+            job.task.cancel()
+            self._spawn(self._backend.abort([job.request.id]))
+
+    def _vacate(self, job: _Job) -> None:
+        """Give back what a running job holds."""
         self._taken -= job.places
         self.running -= 1
         self._names.discard(job.request.id)
         if job.timer is not None:
             job.timer.cancel()
-        if not job.task.done():
-            job.task.cancel()
-            self._spawn(self._backend.abort([job.request.id]))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -321,23 +353,11 @@ class ReplicaCore:
             completion_tokens=counts.completion_tokens + answer.completion_tokens,
         )
 
-    def _acknowledge(self, name: str, client: _Client, acknowledged: int) -> None:
+    def _acknowledge(self, name: str, client: AnswerLog, acknowledged: int) -> None:
         if not self._first <= acknowledged <= self._sequence:
             return  # of another incarnation
-        while client.log and client.log[0][0] <= acknowledged:
-            self._jobs.pop((name, client.log.popleft()[1].id), None)
-
-    async def _wait(self, client: _Client, timeout_s: float) -> None:
-        if client.waiter is not None and not client.waiter.done():
-            client.waiter.set_result(None)  # an older poll of the same client: it has gone
-        waiter = client.waiter = asyncio.get_running_loop().create_future()
-        timer = asyncio.get_running_loop().call_later(timeout_s, _release, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-        if client.log:
-            await asyncio.sleep(LINGER_S)
+        for answered in client.acknowledge(acknowledged):
+            self._jobs.pop((name, answered), None)
 
     def _sweep(self) -> None:
         """Drop clients that have vanished; looked at whenever somebody calls."""
@@ -347,7 +367,7 @@ class ReplicaCore:
         self._swept = now
         gone = {name for name, c in self._clients.items() if now - c.seen > self._client_ttl_s}
         for name in gone:
-            _wake(self._clients.pop(name))
+            self._clients.pop(name).wake()
         for key, job in list(self._jobs.items()):
             if key[0] in gone:
                 if job is not None:
@@ -367,7 +387,7 @@ class ReplicaCore:
 
     def _wake_all(self) -> None:
         for client in self._clients.values():
-            _wake(client)
+            client.wake()
 
 
 async def _answer(backend: Backend, request: Request) -> Answer:
@@ -376,13 +396,3 @@ async def _answer(backend: Backend, request: Request) -> Answer:
 
 def _failed(job: _Job, failure: Failure) -> Answer:
     return Answer(job.key[1], failure=failure)
-
-
-def _wake(client: _Client) -> None:
-    if client.waiter is not None:
-        _release(client.waiter)
-
-
-def _release(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

@@ -64,6 +64,10 @@ class VllmBackend:
         self._info = _info(self._engine, str(model), self._config, self._adapter)
         return self._info
 
+    def admit(self) -> float:
+        """Return 0: nothing but the places limits it."""
+        return 0.0
+
     async def generate(self, request: Request) -> Answer:
         """Answer one request; raises EngineError when the engine has died."""
         if self._engine is None or self._info is None or self._params is None:

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from actors.engines.openai_endpoint import OpenAIBackend, is_loopback
-from specs.engine import Message, Request, Sampling
+from actors.engines.replica import ReplicaCore
+from specs.engine import Answer, Message, Request, Sampling
 from specs.errors import EngineError
 from specs.run_file import EngineSection
 
@@ -21,7 +22,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", KEY)
-    monkeypatch.setattr("actors.engines.openai_endpoint.backoff", lambda *_: 0.0)
+    monkeypatch.setattr("actors.engines.replica.backoff", lambda *_: 0.0)
 
 
 def backend(handler: Handler, **keys: Any) -> OpenAIBackend:
@@ -52,6 +53,14 @@ async def started(*answers: httpx.Response) -> tuple[OpenAIBackend, list[httpx.R
     made = backend(handler)
     await made.start()
     return made, seen
+
+
+async def asked(made: OpenAIBackend, request: Request | None = None) -> Answer:
+    """Ask as a replica does, which sends what comes later again."""
+    core = ReplicaCore(made, "r0")
+    await core.start()
+    await core.submit("c", [request or chat()])
+    return (await core.poll("c", 0, 10.0)).answers[0][1]
 
 
 def chat(n: int = 1, schema: str | None = None) -> Request:
@@ -90,14 +99,29 @@ async def test_a_server_that_knows_no_n_is_asked_again() -> None:
     assert [json.loads(one.content)["seed"] for one in seen] == [5, 6, 7]
 
 
+async def test_alternatives_are_asked_for_as_far_as_the_limit_lets_them() -> None:
+    seen = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return models()
+        seen.append(request)
+        return said("hi")
+
+    made = backend(handler, requests_per_minute=2)
+    assert len((await asked(made, chat(4))).candidates) == 2
+    assert len(seen) == 2
+    assert made.admit() > 50
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_what_may_pass_is_tried_again(status: int) -> None:
     busy = httpx.Response(status, headers={"retry-after": "0"})
     made, seen = await started(busy, busy, said("hi"))
-    assert (await made.generate(chat())).failure is None
+    assert (await asked(made)).failure is None
     assert len(seen) == 3
     made, seen = await started(busy)
-    failure = (await made.generate(chat())).failure
+    failure = (await asked(made)).failure
     assert failure is not None
     assert failure.kind == "unavailable"
     assert len(seen) == 5
@@ -156,7 +180,7 @@ async def test_a_moderated_request_is_refused_alone(error: object) -> None:
 async def test_newer_models_take_the_limit_under_its_newer_name() -> None:
     why = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     made, seen = await started(httpx.Response(400, json={"error": {"message": why}}), said("hi"))
-    assert (await made.generate(chat())).failure is None
+    assert (await asked(made)).failure is None
     assert json.loads(seen[1].content)["max_completion_tokens"] == 16
 
 

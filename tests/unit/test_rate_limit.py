@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
-from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engines.rate_limit import MINUTE_S, RateLimit, backoff, retry_after
+from actors.engines.rate_limit import LONGEST_HOLD_S, MINUTE_S, RateLimit, backoff, retry_after
 
 
 @given(
@@ -26,11 +26,12 @@ def test_no_minute_sees_more_than_its_share(
         now += passes
         if held:
             limit.hold(5.0)
-        at = now + limit.reserve()
-        assert at >= now + (5.0 if held else 0.0) - 1e-9
-        begun.append(at)
-    # `now + (at - now)` may differ from `at` by a rounding.
-    assert all(later >= first - 1e-9 for first, later in pairwise(begun))
+        pause = limit.admit()
+        assert pause >= (5.0 if held else 0.0) - 1e-9
+        if pause:
+            now += pause + 1e-6
+            assert limit.admit() == 0.0
+        begun.append(now)
     for first, later in zip(begun, begun[per_minute:], strict=False):
         assert later - first >= MINUTE_S - 1e-6
 
@@ -38,11 +39,31 @@ def test_no_minute_sees_more_than_its_share(
 def test_nothing_waits_that_need_not() -> None:
     now = 0.0
     limit = RateLimit(3, clock=lambda: now)
-    assert [limit.reserve() for _ in range(4)] == [0.0, 0.0, 0.0, 60.0]
+    assert [limit.admit() for _ in range(4)] == [0.0, 0.0, 0.0, 60.0]
     now = 200.0
-    assert limit.reserve() == 0.0
+    assert limit.admit() == 0.0
     unlimited = RateLimit(None, clock=lambda: now)
-    assert {unlimited.reserve() for _ in range(1000)} == {0.0}
+    assert {unlimited.admit() for _ in range(1000)} == {0.0}
+
+
+def test_asking_in_vain_takes_nothing() -> None:
+    now = 0.0
+    limit = RateLimit(1, clock=lambda: now)
+    assert [limit.admit() for _ in range(100)] == [0.0, *[60.0] * 99]
+    now = 60.0
+    assert limit.admit() == 0.0
+
+
+def test_a_server_that_asks_for_a_day_is_heeded_for_minutes_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limit = RateLimit(None, clock=lambda: 0.0)
+    for asked in ("86400", "inf", "1e999"):
+        seconds = retry_after(asked)
+        assert seconds is not None
+        limit.hold(seconds)
+    assert limit.admit() == LONGEST_HOLD_S
+    assert len(caplog.records) == 1
 
 
 def test_the_pauses_grow_and_are_capped() -> None:
@@ -59,4 +80,6 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after("Tue, 01 Jan 2030 12:00:30 GMT", now) == 30.0
     assert retry_after("Tue, 01 Jan 2030 11:00:00 GMT", now) == 0.0
     assert retry_after("soon") is None
+    assert retry_after("Thu, 01 Jan 99999 00:00:00 GMT") is None
+    assert retry_after("nan") == 0.0
     assert retry_after(None) is None

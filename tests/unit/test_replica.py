@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.engines.replica import ReplicaCore
+from actors.engines.replica import TRIES, ReplicaCore
 from actors.engines.replica_actor import HangWatch
-from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Request, Sampling, dead
+from specs.engine import (
+    Answer,
+    Candidate,
+    EngineInfo,
+    EngineStats,
+    Later,
+    Request,
+    Sampling,
+    dead,
+)
 from specs.errors import EngineError
 
 
@@ -25,10 +34,14 @@ class Scripted:
         self.begun: list[str] = []
         self.aborted: list[str] = []
         self.starts = 0
+        self.pause = 0.0
 
     async def start(self) -> EngineInfo:
         self.starts += 1
         return self.info
+
+    def admit(self) -> float:
+        return self.pause
 
     async def generate(self, request: Request) -> Answer:
         self.begun.append(request.id)
@@ -172,6 +185,69 @@ async def test_the_deadline_counts_from_admission() -> None:
     await settle()
     assert backend.aborted == ["slow"]
     assert backend.begun == ["slow", "next"]  # whose own time begins only now
+
+
+async def test_what_the_backend_does_not_admit_yet_waits_without_a_deadline() -> None:
+    backend = Scripted()
+    core = await started(backend)
+    backend.pause = 0.02
+    await core.submit("c", [ask("a", deadline_s=0.01), ask("b")])
+    await settle()
+    stats = await core.stats()
+    assert (stats.running, stats.waiting, core.running) == (0, 2, 0)  # so nothing can hang
+    await core.abort("c", ["b"])
+    await asyncio.sleep(0.05)
+    assert backend.begun == []
+    backend.pause = 0.0
+    await asyncio.sleep(0.05)
+    assert backend.begun == ["a"]
+    failure = (await core.poll("c", 0, 5.0)).answers[0][1].failure
+    assert failure is not None
+    assert failure.kind == "deadline"
+
+
+async def test_what_comes_later_is_sent_again_in_its_old_place_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.engines.replica.backoff", lambda *_: 0.0)
+    backend = Scripted(max_running=1)
+    core = await started(backend)
+    await core.submit("c", [ask("a"), ask("b"), ask("c")])
+    await settle()
+    backend.running.pop("a").set_exception(Later("busy"))
+    await asyncio.sleep(0.01)
+    backend.finish("b")
+    await asyncio.sleep(0.01)
+    assert backend.begun == ["a", "b", "a"]
+    for _ in range(TRIES - 1):
+        backend.running.pop("a").set_exception(Later("busy", at_once=True))
+        if "c" in backend.running:
+            backend.finish("c")
+        await asyncio.sleep(0.01)
+        if "c" in backend.running:
+            backend.finish("c")
+        await asyncio.sleep(0.01)
+    answers = {answer.id: answer for _, answer in (await core.poll("c", 0, 1.0)).answers}
+    failure = answers["a"].failure
+    assert failure is not None
+    assert (failure.kind, failure.permanent) == ("unavailable", False)
+    assert "busy" in failure.message
+    assert backend.begun.count("a") == TRIES
+    assert (await core.stats()).running == 0
+
+
+async def test_a_postponed_request_may_be_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.engines.replica.backoff", lambda *_: 0.01)
+    backend = Scripted()
+    core = await started(backend)
+    await core.submit("c", [ask("a")])
+    await settle()
+    backend.running.pop("a").set_exception(Later("busy"))
+    await settle()
+    await core.abort("c", ["a"])
+    await asyncio.sleep(0.03)
+    stats = await core.stats()
+    assert (stats.running, stats.waiting, backend.begun) == (0, 0, ["a"])
 
 
 async def test_abort_frees_the_places_and_answers_nothing() -> None:

@@ -28,7 +28,7 @@ async def test_a_death_that_is_final_is_told_and_starts_nothing_again(
     backend = OpenAIBackend(config, "r", httpx.MockTransport(_penniless))
     exits: list[int] = []
     monkeypatch.setattr(replica_actor, "make_backend", lambda *_: backend)
-    monkeypatch.setattr(replica_actor.os, "_exit", exits.append)
+    monkeypatch.setattr("os._exit", exits.append)
     actor = ReplicaActor(config, "r")
     await actor.start()
     await actor.submit("c", [Request("a", Sampling(8, 0), messages=(Message("user", "x"),))])
