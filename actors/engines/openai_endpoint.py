@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import httpx
 
 CONNECT_S = 10.0
+_MOST_TOKENS = 2**31 - 1
 
 
 class OpenAIBackend:
@@ -88,7 +89,7 @@ class OpenAIBackend:
             raise EngineError(f"{self._url} is no URL: {error}", True) from error
         except httpx.UnsupportedProtocol as error:
             raise EngineError(f"{self._url} is no URL that begins with http", True) from error
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             raise EngineError(f"no server answers at {self._url}: {why}") from error
         return self._info(self._served(response))
@@ -161,7 +162,7 @@ class OpenAIBackend:
             raise EngineError(f"{self._url} answers {status}: {self._message(response)}")
         try:
             models = {str(entry["id"]): dict(entry) for entry in response.json()["data"]}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise EngineError(f"{self._url} lists no models: {error!r}", True) from error
         model = self._config.model
         if model not in models:
@@ -213,7 +214,7 @@ class OpenAIBackend:
         sent = time.monotonic()
         try:
             response = await self._post(request)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:  # an answer that cannot be decoded is one, too
             raise Later(f"{self._url}: {str(error) or type(error).__name__}") from error
         if response.status_code == 200:
             return self._answer(request, response, time.monotonic() - sent)
@@ -263,19 +264,18 @@ class OpenAIBackend:
         try:
             data = response.json()
             candidates = tuple(_candidate(choice) for choice in data["choices"])
-            usage = data.get("usage") or {}
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             if not candidates:
                 raise ValueError("no choices")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             message = f"{self._url} answered what is no completion: {error!r}"
             return Answer(request.id, failure=Failure("unavailable", message))
+        usage = _mapping(data.get("usage"))
         return Answer(
             request.id,
             candidates=candidates[: request.sampling.n],
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            cached_tokens=int(cached),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            cached_tokens=_count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
             decode_s=took_s,
         )
 
@@ -317,6 +317,25 @@ def _body(request: Request, model: str, limit_key: str) -> dict[str, Any]:
 
 
 def _candidate(choice: dict[str, Any]) -> Candidate:
-    text = choice["message"].get("content") if "message" in choice else choice["text"]
+    said = choice["message"].get("content") if "message" in choice else choice["text"]
     reason = "length" if choice.get("finish_reason") == "length" else "stop"
-    return Candidate(text or "", reason, 0)
+    return Candidate(_text(said), reason, 0)
+
+
+def _text(said: Any) -> str:
+    """Return a choice's words: text, nothing, or a list of parts of which some are text."""
+    if isinstance(said, list):
+        said = "".join(_text(part.get("text")) for part in said)
+    if not isinstance(said, str | None):
+        raise TypeError(f"content is {type(said).__name__}")
+    return said or ""
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    """Return a number of tokens, 0 for what is none: figures never cost an answer."""
+    known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return value if known else 0

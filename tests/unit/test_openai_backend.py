@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -139,6 +139,51 @@ async def test_what_never_works_is_not_and_names_no_key(message: str, kind: str)
     assert message in failure.message
     assert KEY not in failure.message
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "so"}, {"type": "image"}, {"text": "up"}], "soup"),
+        (None, ""),
+        ([], ""),
+        (7, None),
+        ([7], None),
+        ([{"text": 7}], None),
+    ],
+)
+async def test_content_is_text_or_parts_of_text(content: object, text: str | None) -> None:
+    choice = {"message": {"content": content}}
+    made, _ = await started(httpx.Response(200, json={"choices": [choice]}))
+    answer = await made.generate(chat())
+    assert [candidate.text for candidate in answer.candidates] == ([] if text is None else [text])
+    assert (answer.failure is None) == (text is not None)
+
+
+@pytest.mark.parametrize(
+    "usage", ["x", [1], {"prompt_tokens": "abc"}, {"prompt_tokens": 10**30}, {"prompt_tokens": -1}]
+)
+async def test_nonsense_for_figures_costs_no_answer(usage: object) -> None:
+    choice = {"message": {"content": "hi"}}
+    made, _ = await started(httpx.Response(200, json={"choices": [choice], "usage": usage}))
+    answer = await made.generate(chat())
+    assert (answer.failure, answer.prompt_tokens) == (None, 0)
+
+
+async def test_an_answer_that_cannot_be_unpacked_is_asked_for_again() -> None:
+    answers = iter([True, False])
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"no gzip"
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/models":
+            return models()
+        if not next(answers):
+            return said("hi")
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, content=broken())
+
+    assert (await asked(backend(handler))).failure is None
 
 
 @pytest.mark.parametrize(
