@@ -28,6 +28,7 @@ from cluster.ledger import Progress as LedgerProgress
 from specs.domain import Domain
 from specs.engine import EngineInfo, EngineStats
 from specs.errors import DuologueError, EngineError
+from specs.masking import plain_url
 from specs.parts import Folder
 from specs.plan import PlanSource
 from specs.run_file import RunFile
@@ -132,7 +133,7 @@ class Crew:
         for name in used:
             engine = self.run.engines[name]
             if engine.url and engine.kind == "openai":
-                self.say(f"{name}: documents of this domain are sent to {engine.url}")
+                self.say(f"{name}: documents of this domain are sent to {plain_url(engine.url)}")
             self.engines[name] = {}
             for number in range(engine.replicas):
                 replica = f"{name}-{number}"

@@ -7,11 +7,9 @@ as decisive, so that a new key can never mix two kinds of dialogues in one folde
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from specs.errors import Finding, InputError, Where
 
@@ -28,14 +26,6 @@ VLLM_DECISIVE = frozenset(
     {"quantization", "load_format", "tokenizer", "hf_overrides", "rope_scaling", "max_model_len"}
 )
 """Arguments of vLLM that change the model; all others only change how it is served."""
-
-_REMOVED = "(removed)"
-_SECRET = re.compile(
-    r"(^|[_.-])(token|secret|password|passwd|credentials?|api_?key|signature|sig"
-    r"|(access|secret|private)_?key(_?id)?)$",
-    re.IGNORECASE,
-)
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,30 +118,3 @@ def refuse_changes(found: list[Change], place: str, name: str) -> None:
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def without_secrets(value: Any, key: str = "") -> Any:
-    """Return JSON data without keys and tokens: by their names, and in URLs."""
-    if isinstance(value, Mapping):
-        return {name: without_secrets(inner, str(name)) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_secrets(inner, key) for inner in value]
-    if not isinstance(value, str) or not value:
-        return value
-    if _SECRET.search(key):
-        return _REMOVED
-    return _URL.sub(lambda match: _plain_url(match[0]), value)
-
-
-def _plain_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return _REMOVED
-    query = parts.query
-    if query:
-        pairs = parse_qsl(query, keep_blank_values=True)
-        safe = [(name, _REMOVED if _SECRET.search(name) else text) for name, text in pairs]
-        query = query if safe == pairs else urlencode(safe)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, query, parts.fragment))

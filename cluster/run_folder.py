@@ -22,9 +22,10 @@ from typing import Any, Protocol, Self
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from cluster.resume import Change, changes, refuse_changes, without_secrets
+from cluster.resume import Change, changes, refuse_changes
 from cluster.run_lock import LOCK_NAME, RunLock
 from specs.errors import DuologueError, Finding, InputError, Where
+from specs.masking import without_secrets
 from specs.parts import SUFFIX, Folder, clear_temporaries, storage_error
 from specs.records import SCHEMA_VERSION
 from specs.run_file import RunFile, resolved

@@ -1,8 +1,9 @@
 """A server that speaks OpenAI's protocol, as a backend: chats, or scripts to be continued.
 
-Invariants: the key is read from the environment and appears in no message; what the server will
-never take is refused at once, and what it may take later ("429", a fault of its own, a broken
-connection) is left to the replica, which sends it again; nothing waits here.
+Invariants: the key is read from the environment, and neither it nor a secret of the URL appears in
+a message; what the server will never take is refused at once, and what it may take later ("429", a
+fault of its own, a broken connection) is left to the replica, which sends it again; nothing waits
+here.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from specs.engine import (
     dead,
 )
 from specs.errors import EngineError
+from specs.masking import Place
 from specs.run_file import EngineSection, nearest
 
 if TYPE_CHECKING:
@@ -58,8 +60,9 @@ class OpenAIBackend:
         self._transport = transport
         self._config = config
         self._name = name
-        self._url = (config.url or "").rstrip("/")
+        self._url = config.url or ""
         self._key = ""
+        self._place = Place.of(self._url)
         self._client: httpx.AsyncClient | None = None
         self._limit = RateLimit(config.requests_per_minute)
         self._limit_key = "max_tokens"
@@ -74,6 +77,7 @@ class OpenAIBackend:
         import httpx
 
         self._key = self._read_key()
+        self._place = Place.of(self._url, self._key)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         await self.stop()
         self._client = httpx.AsyncClient(
@@ -84,14 +88,14 @@ class OpenAIBackend:
             transport=self._transport,
         )
         try:
-            response = await self._client.get(f"{self._url}/models")
+            response = await self._client.get(self._at("models"))
         except httpx.InvalidURL as error:
-            raise EngineError(f"{self._url} is no URL: {error}", True) from error
+            raise EngineError(f"{self._place} is no URL: {self._why(error)}", True) from error
         except httpx.UnsupportedProtocol as error:
-            raise EngineError(f"{self._url} is no URL that begins with http", True) from error
+            raise EngineError(f"{self._place} is no URL that begins with http", True) from error
         except httpx.HTTPError as error:
-            why = str(error) or type(error).__name__
-            raise EngineError(f"no server answers at {self._url}: {why}") from error
+            why = self._why(error)
+            raise EngineError(f"no server answers at {self._place}: {why}") from error
         return self._info(self._served(response))
 
     def admit(self) -> float:
@@ -131,6 +135,10 @@ class OpenAIBackend:
         if client is not None:
             await client.aclose()
 
+    def _at(self, path: str) -> str:
+        base, mark, query = self._url.partition("?")
+        return f"{base.rstrip('/')}/{path}{mark}{query}"
+
     def _read_key(self) -> str:
         name = self._config.key_env
         if not name:
@@ -138,7 +146,8 @@ class OpenAIBackend:
         key = os.environ.get(name, "").strip()
         if not key:
             raise EngineError(
-                f"the environment variable {name}, which holds the key of {self._url}, is not set",
+                f"the environment variable {name}, which holds the key of {self._place}, "
+                "is not set",
                 True,
             )
         if not key.isascii() or not key.isprintable():
@@ -151,24 +160,24 @@ class OpenAIBackend:
         if status in (401, 403):
             given = f"the key in {self._config.key_env}" if self._key else "requests without a key"
             hint = "" if self._key else "; key_env names the variable that holds one"
-            raise EngineError(f"{self._url} does not take {given} ({status}){hint}", True)
+            raise EngineError(f"{self._place} does not take {given} ({status}){hint}", True)
         if status in (404, 405) or 300 <= status < 400:
             raise EngineError(
-                f"{self._url} does not speak OpenAI's protocol ({status} for /models): the url "
+                f"{self._place} does not speak OpenAI's protocol ({status} for /models): the url "
                 "goes up to and including /v1",
                 True,
             )
         if status != 200:
-            raise EngineError(f"{self._url} answers {status}: {self._message(response)}")
+            raise EngineError(f"{self._place} answers {status}: {self._message(response)}")
         try:
             models = {str(entry["id"]): dict(entry) for entry in response.json()["data"]}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise EngineError(f"{self._url} lists no models: {error!r}", True) from error
+            raise EngineError(f"{self._place} lists no models: {error!r}", True) from error
         model = self._config.model
         if model not in models:
             known = ", ".join(sorted(models)[:8]) or "none"
             near = nearest(model, list(models))
-            raise EngineError(f"{self._url} has no model {model!r}{near} (it has {known})", True)
+            raise EngineError(f"{self._place} has no model {model!r}{near} (it has {known})", True)
         return models[model]
 
     def _info(self, entry: dict[str, Any]) -> EngineInfo:
@@ -215,26 +224,26 @@ class OpenAIBackend:
         try:
             response = await self._post(request)
         except httpx.HTTPError as error:  # an answer that cannot be decoded is one, too
-            raise Later(f"{self._url}: {str(error) or type(error).__name__}") from error
+            raise Later(f"{self._place}: {self._why(error)}") from error
         if response.status_code == 200:
             return self._answer(request, response, time.monotonic() - sent)
         why = f"{response.status_code}: {self._message(response)}"
         if response.status_code == 400 and self._switch_limit_key(why):
-            raise Later(f"{self._url}: {why}", at_once=True)
+            raise Later(f"{self._place}: {why}", at_once=True)
         failure = self._final(response, why)
         if failure is not None:
             return Answer(request.id, failure=failure)
         asked = retry_after(response.headers.get("retry-after"))
         if asked is not None:
             self._limit.hold(asked)
-        raise Later(f"{self._url}: {why}", at_once=asked is not None)
+        raise Later(f"{self._place}: {why}", at_once=asked is not None)
 
     async def _post(self, request: Request) -> httpx.Response:
         if self._client is None:
             raise dead(f"the engine {self._name} has not started")
         path = "chat/completions" if request.messages else "completions"
         return await self._client.post(
-            f"{self._url}/{path}",
+            self._at(path),
             json=_body(request, self._config.model, self._limit_key),
             timeout=request.deadline_s,
         )
@@ -252,13 +261,15 @@ class OpenAIBackend:
         if meaning == "again":
             return None
         if meaning == "fatal":
-            raise EngineError(f"{self._url} takes no more requests ({why})", True)
-        return Failure(meaning, f"{self._url}: {why}")
+            raise EngineError(f"{self._place} takes no more requests ({why})", True)
+        return Failure(meaning, f"{self._place}: {why}")
 
     def _message(self, response: httpx.Response) -> str:
-        """Return the server's words, short, and without the key should it repeat it."""
-        text = refusals.words(response.text)
-        return (text.replace(self._key, "***") if self._key else text)[:300]
+        """Return the server's words, short, and without what is secret should it repeat it."""
+        return self._place.clean(refusals.words(response.text))[:300]
+
+    def _why(self, error: Exception) -> str:
+        return self._place.clean(str(error)) or type(error).__name__
 
     def _answer(self, request: Request, response: httpx.Response, took_s: float) -> Answer:
         try:
@@ -267,7 +278,7 @@ class OpenAIBackend:
             if not candidates:
                 raise ValueError("no choices")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            message = f"{self._url} answered what is no completion: {error!r}"
+            message = f"{self._place} answered what is no completion: {error!r}"
             return Answer(request.id, failure=Failure("unavailable", message))
         usage = _mapping(data.get("usage"))
         return Answer(

@@ -22,6 +22,7 @@ from actors.retrieval.embedding import Vectors
 from specs import seeds
 from specs.domain import Document
 from specs.errors import RetrievalError
+from specs.masking import Place
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -32,6 +33,7 @@ ATTEMPTS = 3
 BACKOFF_S = 0.5
 TIMEOUT_S = 20
 FILL_ROWS = 256
+_MEMORY = Place("memory", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,10 @@ class DocumentStore:
         from qdrant_client import models
 
         self.corpus = corpus
-        self._client = _connect(server)
+        key = _read_key(server) if server is not None else ""
+        self._place = Place.of(server.url, key) if server is not None else _MEMORY
+        self._client = _connect(server, key, self._place)
         self._collection = collection
-        self._place = server.url if server is not None else "memory"
         # In memory every search is exact, and asking for it is warned about.
         self._exact = models.SearchParams(exact=True) if server is not None else None
         self._numbers = {id_: number for number, id_ in enumerate(corpus.ids)}
@@ -210,26 +213,30 @@ class DocumentStore:
         raise AssertionError("unreachable")
 
 
-def _connect(server: Server | None) -> QdrantClient:
+def _read_key(server: Server) -> str:
+    if not server.key_env:
+        return ""
+    key = os.environ.get(server.key_env)
+    if not key:
+        raise RetrievalError(
+            f"retrieval.key_env names the environment variable {server.key_env}, "
+            "which is not set; export the key of the Qdrant server in it"
+        )
+    return key
+
+
+def _connect(server: Server | None, key: str, place: Place) -> QdrantClient:
     from qdrant_client import QdrantClient
 
     if server is None:
         return QdrantClient(":memory:")
-    key = None
-    if server.key_env:
-        key = os.environ.get(server.key_env)
-        if not key:
-            raise RetrievalError(
-                f"retrieval.key_env names the environment variable {server.key_env}, "
-                "which is not set; export the key of the Qdrant server in it"
-            )
     try:
         return QdrantClient(
-            url=server.url, api_key=key, timeout=TIMEOUT_S, check_compatibility=False
+            url=server.url, api_key=key or None, timeout=TIMEOUT_S, check_compatibility=False
         )
     except (ValueError, TypeError, OSError) as error:
         raise RetrievalError(
-            f"retrieval.url = {server.url!r} is no address ({error}); "
+            f"retrieval.url = {place.shown!r} is no address ({place.clean(str(error))}); "
             "give one such as http://127.0.0.1:6333"
         ) from error
 
@@ -239,7 +246,7 @@ def _passing(error: Exception) -> bool:
     return status is None or status in (408, 429) or status >= 500
 
 
-def _explained(place: str, error: Exception) -> str:
+def _explained(place: Place, error: Exception) -> str:
     status: Any = getattr(error, "status_code", None)
     if status in (401, 403):
         return (
@@ -247,9 +254,9 @@ def _explained(place: str, error: Exception) -> str:
             "variable that holds it in retrieval.key_env"
         )
     if status is not None:
-        content = bytes(getattr(error, "content", b""))[:200].decode(errors="replace")
+        content = place.clean(bytes(getattr(error, "content", b"")).decode(errors="replace"))[:200]
         return f"the Qdrant server at {place} answers {status}: {content}; see the server's log"
-    reason = getattr(error, "source", error)
+    reason = place.clean(str(getattr(error, "source", error)))
     return (
         f"the Qdrant server at {place} does not answer ({reason}); start it, correct "
         "retrieval.url, or leave the url out to keep the documents in memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -220,6 +221,25 @@ async def test_a_moderated_request_is_refused_alone(error: object) -> None:
     failure = (await made.generate(chat())).failure
     assert failure is not None
     assert failure.kind == "refused"
+
+
+async def test_no_secret_of_the_url_reaches_a_message_and_the_path_goes_before_the_query() -> None:
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        if request.url.path == "/v1/models":
+            return models()
+        echoed = f"{request.url} {request.headers['authorization']} hunter2"
+        return httpx.Response(400, json={"error": {"message": echoed}})
+
+    url = "https://me:hunter2@example.org/v1?api_key=QUERY-KEY"
+    failure = (await asked(backend(handler, url=url, key_env=None))).failure
+    assert failure is not None
+    encoded = base64.b64encode(b"me:hunter2").decode()
+    for secret in ("hunter2", "QUERY-KEY", encoded):
+        assert secret not in failure.message
+    assert seen == ["/v1/models", "/v1/chat/completions"]
 
 
 async def test_newer_models_take_the_limit_under_its_newer_name() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cluster.resume import without_secrets
 from cluster.run_folder import JOB_VARIABLE, RunFolder, refuse_relative
 from cluster.run_lock import LOCK_NAME, STALE_S, RunLock
 from specs.errors import DuologueError, InputError
+from specs.masking import without_secrets
 from specs.parts import Folder
 from specs.run_file import RunFile, validate
 from tests.unit.durable_samples import faulty_folder

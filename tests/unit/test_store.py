@@ -120,3 +120,11 @@ def test_a_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("QDRANT_KEY", raising=False)
     with pytest.raises(RetrievalError, match="QDRANT_KEY"):
         open_store(Server("http://127.0.0.1:6333", "QDRANT_KEY"))
+
+
+def test_no_secret_of_the_url_is_said() -> None:
+    with pytest.raises(RetrievalError) as caught:
+        open_store(Server("http://me:hunter2@127.0.0.1:9/x?api_key=QUERY-KEY"))
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "QUERY-KEY" not in str(caught.value)
