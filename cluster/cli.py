@@ -261,14 +261,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DuologueError as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {error}" if not isinstance(error, InputError) else str(error), err=True)
+        _tell(f"error: {error}" if not isinstance(error, InputError) else str(error))
         sys.exit(2 if isinstance(error, InputError) else 1)
     except Exception as error:
         if debug:
             raise
-        click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
+        _tell(f"error: unexpected {type(error).__name__}: {error}")
         click.echo("    A fault of Duologue; the same command with --debug shows where.", err=True)
         sys.exit(1)
+
+
+def _tell(text: str) -> None:
+    # An error may hold a server's words, which must not steer the terminal.
+    from cluster.show import plain
+
+    click.echo(plain(text, newlines=True), err=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.walker import WalkerStats
+from cluster.show import plain
 from specs.engine import EngineStats
 
 PLAIN_EVERY_S = 10.0
@@ -92,9 +93,9 @@ class Reporter:
         self._width = 0
 
     def say(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a line that stays; what a server or a model put into it steers no terminal."""
         self._clear()
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{plain(text, newlines=True)}\n")
         sys.stderr.flush()
 
     def due(self) -> bool:

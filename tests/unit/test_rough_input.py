@@ -12,8 +12,9 @@ from cluster import cli
 from cluster.cli import main
 from cluster.domain_commands import TEMPLATE
 from cluster.person import read_line
+from cluster.progress import Reporter
 from specs.drawing import svg
-from specs.errors import InputError, nearest
+from specs.errors import DuologueError, InputError, nearest
 from specs.loader import load_domain, open_domain
 from specs.run_file import load
 
@@ -179,3 +180,20 @@ def main_code(arguments: list[str]) -> int:
     except SystemExit as done:
         return int(done.code or 0)
     return 0
+
+
+@pytest.mark.parametrize("error", [DuologueError, RuntimeError, InputError])
+def test_a_servers_words_do_not_steer_the_terminal(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("it answers: \x1b[2J\x1b]0;owned\x07 gone\n    Try later.")
+
+    monkeypatch.setattr("cluster.domain_commands.check", fail)
+    with pytest.raises(SystemExit):
+        main(["domain", "check", "recipe"])
+    Reporter().say("warning: \x1b[31mred\x9b")
+    said = capsys.readouterr().err
+    assert "gone\n    Try later." in said
+    assert "warning: [31mred\n" in said
+    assert not {"\x1b", "\x07", "\x9b"} & set(said)
