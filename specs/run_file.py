@@ -6,21 +6,40 @@ working directory, as on the command line.
 
 from __future__ import annotations
 
-import difflib
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from specs.errors import Finding, InputError, Where
+from specs.errors import Finding, InputError, Where, nearest
 from specs.presets import PRESETS
+from specs.settings import apply
+
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, or what may be one; `~` is the home of whoever starts the run."""
+
+Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
+_SCHEMES = ("http://", "https://")
+Processes = Annotated[int, Field(ge=1, le=4096)]
+"""Of one kind; a cluster of Ray bears no more."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class RunSection(_Section):
@@ -29,18 +48,18 @@ class RunSection(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     dialogues: Annotated[int, Field(ge=1)] = 24
     seed: int = 0
-    out: Annotated[str, Field(min_length=1)] = "runs"
+    out: Annotated[Place, Field(min_length=1)] = "runs"
     part_rows: Annotated[int, Field(ge=1)] = 2000
     part_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
-    log_interval_s: Annotated[float, Field(gt=0)] = 2.0
+    log_interval_s: Seconds = 2.0
 
 
 class DomainSection(_Section):
     """Which domain; `corpus`, `personas` replace the domain's own files."""
 
-    path: str
-    corpus: str | None = None
-    personas: str | None = None
+    path: Place
+    corpus: Place | None = None
+    personas: Place | None = None
 
 
 class PolicySection(_Section):
@@ -94,6 +113,13 @@ class ReferenceFaults(_Section):
     crash_after: Annotated[int, Field(ge=0)] = 0
     garbage: Annotated[float, Field(ge=0, le=1)] = 0.0
 
+    @field_validator("latency_s")
+    @classmethod
+    def _bounds_in_order(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= bounds[0] <= bounds[1]:
+            raise ValueError("wants the least and the most seconds, neither below 0")
+        return bounds
+
 
 class EngineSection(_Section):
     """One engine: a model, its replicas and its profile.
@@ -113,7 +139,7 @@ class EngineSection(_Section):
 
     kind: Literal["vllm", "openai", "reference"] = "vllm"
     model: str = "smollm2-135m"
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Processes = 1
     window: Annotated[int, Field(ge=128)] = 2048
     max_running: Annotated[int, Field(ge=1)] = 48
     gpus: Annotated[float, Field(ge=0)] | None = None
@@ -127,14 +153,14 @@ class EngineSection(_Section):
     url: str | None = None
     key_env: str | None = None
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    start_deadline_s: Annotated[float, Field(gt=0)] = 600.0
-    turn_deadline_s: Annotated[float, Field(gt=0)] = 120.0
+    start_deadline_s: Seconds = 600.0
+    turn_deadline_s: Seconds = 120.0
     faults: ReferenceFaults = ReferenceFaults()
     profile: Profile = Profile()
 
     @model_validator(mode="after")
     def _needs_url(self) -> EngineSection:
-        if self.kind == "openai" and not self.url:
+        if self.kind == "openai" and not (self.url or "").lower().startswith(_SCHEMES):
             raise ValueError("an openai engine needs `url`, such as http://127.0.0.1:8000/v1")
         return self
 
@@ -149,10 +175,10 @@ class RolesSection(_Section):
 class WalkersSection(_Section):
     """How many walkers, and how many dialogues each keeps alive."""
 
-    count: Annotated[int, Field(ge=1)] = 1
-    alive: Annotated[int, Field(ge=1)] = 64
-    sinks: Annotated[int, Field(ge=1)] = 1
-    retrievers: Annotated[int, Field(ge=1)] = 1
+    count: Processes = 1
+    alive: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    sinks: Processes = 1
+    retrievers: Processes = 1
 
 
 class RetrievalSection(_Section):
@@ -163,7 +189,7 @@ class RetrievalSection(_Section):
             sentence-transformers loads, or `lexical` (word overlap: no model, for rehearsals).
     """
 
-    embedding: str = "minilm"
+    embedding: Place = "minilm"
     url: str | None = None
     key_env: str | None = None
 
@@ -221,7 +247,7 @@ class CurateSection(_Section):
     kept: Annotated[int, Field(ge=1)] | None = None
     budget: Annotated[float, Field(ge=1)] = 3.0
     judge: str | None = None
-    embedding: str | None = None
+    embedding: Place | None = None
     seed: int = 0
 
 
@@ -326,12 +352,12 @@ class EvaluateSection(_Section):
         "majority",
         "bigram",
     )
-    arm: str | None = None
+    arm: Place | None = None
     judge: str | None = None
     resamples: Annotated[int, Field(ge=100)] = 1000
     max_tokens: TokenLimits = TokenLimits()
     window: Annotated[int, Field(ge=128)] | None = None
-    embedding: str | None = None
+    embedding: Place | None = None
     seed: int = 0
 
 
@@ -362,18 +388,12 @@ class RunFile(_Section):
         return self
 
 
-def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """Return `; did you mean 'x'?` for the known name most like this one, or nothing."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
-
-
 def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
     """Read a run file and apply `--set` settings.
 
     Args:
         path: a TOML file.
-        settings: `key.path=value`; the value is TOML where it parses as such, else a string.
+        settings: `key.path=value` (`specs.settings`).
 
     Raises:
         InputError: with every finding, when the file or a setting cannot be used.
@@ -387,8 +407,7 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
         raise InputError([Finding(Where(str(path)), "is nested too deeply")]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError([Finding(Where(str(path)), f"is not readable as TOML: {error}")]) from None
-    for setting in settings:
-        _apply(data, setting)
+    apply(data, settings, RunFile)
     return validate(data, str(path))
 
 
@@ -421,25 +440,6 @@ def _keys_at(location: Sequence[str | int]) -> list[str]:
             model = EngineSection
             parts.pop(0)  # an engine's own name
     return list(getattr(model, "model_fields", {}))
-
-
-def _apply(data: dict[str, Any], setting: str) -> None:
-    key, found, text = setting.partition("=")
-    if not found or not all(key.split(".")):
-        raise InputError(f"--set {setting}: is not of the form key.path=value")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
-            raise InputError(f"--set {setting}: {parent!r} is a value and has no keys")
-    data[last] = _value(text)
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text
 
 
 def resolved(run: RunFile) -> dict[str, Any]:

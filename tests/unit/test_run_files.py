@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from specs.errors import InputError
 from specs.run_file import RunFile, load
 
 RUNS = Path(__file__).resolve().parents[2] / "specs" / "runs"
@@ -29,3 +30,50 @@ def test_the_arms_of_a_comparison_differ_in_their_policy_alone(name: str) -> Non
     other = load(str(RUNS / f"{name}_single_prompt.toml"), [])
     assert alike(one) == alike(other)
     assert (one.policy.kind, other.policy.kind) == ("walk", "single_prompt")
+
+
+DEMO = RUNS / "demo.toml"
+
+
+@pytest.mark.parametrize("name", ["2026", "inf", "nan", "true", "2026-11-21", "0x10", '"quoted"'])
+def test_a_setting_is_text_where_the_run_file_takes_text(name: str) -> None:
+    run = load(DEMO, [f"run.name={name}", "run.dialogues=7"])
+    assert (run.run.name, run.run.dialogues) == (name.strip('"'), 7)
+
+
+def test_the_last_of_two_settings_counts() -> None:
+    assert load(DEMO, ["run.name=2026", "run.name=a"]).run.name == "a"
+    assert load(DEMO, ["run.name=a", "run.name=2026"]).run.name == "2026"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "engines.small.start_deadline_s=inf",
+        "engines.small.turn_deadline_s=nan",
+        "engines.small.start_deadline_s=1e300",
+        "engines.small.faults.latency_s=[inf, inf]",
+        "engines.small.faults.latency_s=[2.0, 1.0]",
+        "engines.small.faults.latency_s=[-1.0, 1.0]",
+        "walkers.sinks=99999999999",
+        "walkers.count=99999999999",
+        "engines.small.url=user:password@host",
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_its_key(setting: str) -> None:
+    key = setting.partition("=")[0]
+    kind = ["engines.small.kind=openai"] if key.endswith("url") else []
+    with pytest.raises(InputError) as caught:
+        load(DEMO, [*kind, setting])
+    assert key.removesuffix(".url") in str(caught.value)
+    assert "password" not in str(caught.value)
+
+
+def test_the_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/cook")
+    places = ["run.out=~/runs", "domain.path=~/shop", "domain.corpus=~/c.jsonl"]
+    run = load(DEMO, [*places, "retrieval.embedding=~/e", "evaluate.arm=~/runs/other"])
+    assert run.run.out == "/home/cook/runs"
+    assert (run.domain.path, run.domain.corpus) == ("/home/cook/shop", "/home/cook/c.jsonl")
+    assert (run.retrieval.embedding, run.evaluate.arm) == ("/home/cook/e", "/home/cook/runs/other")
+    assert load(DEMO, ["run.out=s3://bucket/~x"]).run.out == "s3://bucket/~x"
