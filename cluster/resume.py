@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from specs.errors import Finding, InputError, Where
 
 ENGINE_PLACEMENT = frozenset(
@@ -26,6 +28,40 @@ VLLM_DECISIVE = frozenset(
     {"quantization", "load_format", "tokenizer", "hf_overrides", "rope_scaling", "max_model_len"}
 )
 """Arguments of vLLM that change the model; all others only change how it is served."""
+
+
+Section = dict[str, Any]
+
+
+class _Engine(BaseModel):
+    faults: Section = Field(default_factory=dict)
+    vllm: Section = Field(default_factory=dict)
+
+
+class _RunFile(BaseModel):
+    run: Section = Field(default_factory=dict)
+    policy: Section = Field(default_factory=dict)
+    roles: dict[str, str] = Field(default_factory=dict)
+    engines: dict[str, _Engine] = Field(default_factory=dict)
+    retrieval: Section = Field(default_factory=dict)
+
+
+class _Manifest(BaseModel):
+    """The shape of `run.json`, as far as anything here relies on it; a key may be missing."""
+
+    domain: Section = Field(default_factory=dict)
+    run_file: _RunFile = Field(default_factory=_RunFile)
+    resumed: list[Any] = Field(default_factory=list)
+
+
+def misshapen(content: Mapping[str, Any]) -> str:
+    """Return what of a `run.json` has not the shape that it was written with, or nothing."""
+    try:
+        _Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

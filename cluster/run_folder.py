@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self
 import pyarrow as pa
 from pyarrow import fs as pafs
 
-from cluster.resume import Change, changes, refuse_changes
+from cluster.resume import Change, changes, misshapen, refuse_changes
 from cluster.run_lock import LOCK_NAME, RunLock
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.masking import without_secrets
@@ -102,12 +102,14 @@ class RunFolder:
             found = json.loads(self.folder.read_bytes(MANIFEST))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as error:
-            raise self._error(f"{MANIFEST} is not readable: {error}", _ELSEWHERE) from None
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(str(error)) from None
         except OSError as error:
             raise storage_error(error, self.folder.file(MANIFEST)) from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise self._error(f"its {MANIFEST} is not Duologue's", _ELSEWHERE)
+        if wrong := misshapen(found):
+            raise self._unreadable(wrong)
         return found
 
     def open(self, run: RunFile, domain: CheckedDomain, *, fresh: bool = False) -> Opened:
@@ -255,6 +257,9 @@ class RunFolder:
             self.folder.delete(MANIFEST)
         except OSError as error:
             raise storage_error(error, self.folder.path) from error
+
+    def _unreadable(self, why: str) -> InputError:
+        return self._error(f"{MANIFEST} is not readable: {why}", _ELSEWHERE)
 
     def _error(self, message: str, hint: str) -> InputError:
         return InputError([Finding(Where(self.folder.path), message, hint)])

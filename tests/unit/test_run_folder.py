@@ -176,6 +176,44 @@ def test_fresh_deletes_a_run_and_nothing_else(tmp_path: Path, domain: FakeDomain
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("run_file", 3),
+        ("run_file.run", None),
+        ("run_file.roles", ["small"]),
+        ("run_file.roles.user", {}),
+        ("run_file.engines", 3),
+        ("run_file.engines.small", 3),
+        ("run_file.engines.small.faults", 3),
+        ("run_file.retrieval", None),
+        ("run_file.policy", 3),
+        ("domain", None),
+        ("resumed", 3),
+    ],
+)
+def test_a_run_json_of_another_shape_is_named(
+    tmp_path: Path, domain: FakeDomain, key: str, value: Any
+) -> None:
+    opened(tmp_path, domain)
+    path = tmp_path / "demo" / "run.json"
+    content = here = json.loads(path.read_text())
+    *parents, last = key.split(".")
+    for parent in parents:
+        here = here[parent]
+    here[last] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"run\.json is not readable: {key}"):
+        opened(tmp_path, domain)
+
+
+def test_a_bottomless_run_json_is_named(tmp_path: Path, domain: FakeDomain) -> None:
+    opened(tmp_path, domain)
+    (tmp_path / "demo" / "run.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"run\.json is not readable"):
+        opened(tmp_path, domain)
+
+
 def test_temporaries_of_a_crash_are_cleared(tmp_path: Path, domain: FakeDomain) -> None:
     folder = opened(tmp_path, domain)
     (tmp_path / "demo" / "round-0" / "log" / "_log-x.parquet").write_bytes(b"x")
