@@ -28,7 +28,10 @@ WORK = 20_000_000
 
 
 def unsayable(domain: Domain, seed: int, count: int) -> list[Finding]:
-    """Return what fails in `count` dialogues, as warnings at the templates that failed."""
+    """Return what fails in `count` dialogues, at the templates that failed.
+
+    What fails in all of them is an error, the rest are warnings.
+    """
     source, tools = PlanSource(seed), SampledTools(domain)
     reasons: dict[Where, str] = {}
     struck = Counter[Where]()
@@ -44,7 +47,10 @@ def unsayable(domain: Domain, seed: int, count: int) -> list[Finding]:
             reasons = {**dialogue.faults, **reasons}
     return [
         Finding(
-            where, f"fails in {times} of {played} sampled walks: {reasons[where]}", "", "warning"
+            where,
+            f"fails in {times} of {played} sampled walks: {reasons[where]}",
+            "",
+            "error" if times == played else "warning",
         )
         for where, times in sorted(struck.items())
     ]

@@ -181,7 +181,7 @@ class _Watched(Expression):
 
 
 def measured(domain: Domain, seed: int, count: int) -> list[Finding]:
-    """Return what goes wrong on sampled walks, as warnings in the order of the file.
+    """Return what goes wrong on sampled walks, in the order of the file.
 
     What never happens on `count` walks is looked for on SURE times as many before it is reported.
     """
@@ -273,4 +273,5 @@ def _stopped(domain: Domain, walks: Sequence[Walked]) -> Iterator[Finding]:
     errors = Counter(w.error for w in walks if w.stop_reason is StopReason.ERROR)
     for error, times in errors.most_common(SHOWN_ERRORS):
         message = f"{times} of {total} sampled walks stop with an error: {error}"
-        yield Finding(start, message, "", "warning")
+        # One that none gets past is no bad luck: no dialogue of this domain can be played.
+        yield Finding(start, message, "", "error" if times == total else "warning")

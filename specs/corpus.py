@@ -44,7 +44,7 @@ def read_rows(data: bytes, path: Path, file: str) -> tuple[list[Row], list[Findi
         data: the file's bytes.
         file: how the findings name it.
     """
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _parquet_rows(data, file)
     rows: list[Row] = []
     findings: list[Finding] = []

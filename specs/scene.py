@@ -32,7 +32,7 @@ from specs.expressions import Expression
 from specs.plan import Plan, document_scope, persona_scope
 from specs.records import PathStep, StopReason
 from specs.seeds import later, shuffled, uniform
-from specs.values import typed
+from specs.values import LARGEST, oversized, typed
 
 MOVES = 50
 """Silent moves in a row after which a `next` loop is taken for endless."""
@@ -330,6 +330,8 @@ class Scene:
         for name, expression in assignments.items():
             value = expression.evaluate(scope, self.draws("set", name))
             values[name] = _typed(self.domain.memory[name].type, value, f"memory.{name}")
+            if oversized(values[name]):  # such as a list that is set to itself twice, each turn
+                raise SceneError(f"memory.{name} has grown to more than {LARGEST:,} items")
         if any(self.memory[name] != value for name, value in values.items()):
             self.memory = {**self.memory, **values}  # turns in between share one
 

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from specs.domain import SlotType
+
+LARGEST = 100_000
+"""Items that a value may hold, those of its items counted in."""
+
+
+def oversized(value: Any) -> bool:
+    """Whether a value holds more than `LARGEST` items; what is in it twice counts twice."""
+    if not isinstance(value, list | tuple | Mapping):
+        return False
+    stack, held = [value], 0
+    while stack and held <= LARGEST:
+        one = stack.pop()
+        if isinstance(one, list | tuple | Mapping):
+            held += len(one)
+            stack.extend(one.values() if isinstance(one, Mapping) else one)
+    return held > LARGEST
 
 
 def typed(kind: SlotType, value: Any) -> Any:

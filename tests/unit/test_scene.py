@@ -243,6 +243,26 @@ def test_a_planted_page_is_a_whole_number(tmp_path: Path, page: str, wanted: int
     assert calling.planting.page == wanted
 
 
+def test_memory_that_doubles_every_turn_is_an_error_before_it_fills_the_machine(
+    tmp_path: Path,
+) -> None:
+    text = changed(
+        ("  cart: {type: list, of: id}\n", "  cart: {type: list, of: id}\n  pile: {type: list}\n"),
+        ("set: {page: memory.page + 1}", 'set: {pile: "[memory.pile, memory.pile]"}'),
+    )
+    scene = scene_of(tiny(tmp_path, text))
+    take(scene, "ask", {"query": "x"}, found("t1"))
+    for _ in range(14):
+        take(scene, "other", {}, found("t1"))
+
+    def go_on() -> None:
+        for _ in range(9):
+            take(scene, "other", {}, found("t1"))
+
+    with pytest.raises(SceneError, match=r"memory\.pile has grown"):
+        go_on()
+
+
 # -- slots
 
 

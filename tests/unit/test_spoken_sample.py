@@ -41,6 +41,7 @@ def test_what_fails_in_every_dialogue(tmp_path: Path, old: str, new: str, reason
     (finding,) = _unsayable(tmp_path, text)
     assert f"fails in {WALKS} of {WALKS} sampled walks: " in finding.message
     assert reason in finding.message
+    assert finding.severity == "error"  # no dialogue comes past it
     assert finding.where.line == line_of(text, new)
 
 
@@ -53,6 +54,7 @@ def test_domains_that_can_be_said(tmp_path: Path) -> None:
     assert _unsayable(tmp_path, TEXT) == []
     (finding,) = _unsayable(tmp_path, small_domain.TEXT)
     assert "a list has no 'ok'" in finding.message
+    assert finding.severity == "warning"
     assert spoken_sample.unsayable(open_domain(TEMPLATE), 0, 200) == []
     assert spoken_sample.unsayable(open_domain("recipe"), 0, 200) == []
 
