@@ -90,8 +90,8 @@ def sentences(text: str) -> list[str]:
 
 
 def is_number(word: str) -> bool:
-    """Whether a word is written in digits (of any script)."""
-    return word[:1].isnumeric()
+    """Whether a word is written in digits; a character that means a number is a word's part too."""
+    return word[:1].isdecimal()
 
 
 @lru_cache(maxsize=8192)

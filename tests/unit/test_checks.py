@@ -103,6 +103,11 @@ def test_grounded_in_another_script() -> None:
     assert not judge("grounded", "オーブンを二百度に温めてください。", document)
 
 
+def test_a_character_that_means_a_number_is_no_invented_number() -> None:
+    assert judge("grounded", "一把番茄切成小块放进锅里。", "我们把番茄切成小块放进锅里。")
+    assert not judge("grounded", "我们把番茄切成小块放进锅里9", "我们把番茄切成小块放进锅里。")
+
+
 @pytest.mark.parametrize(
     ("text", "passes"),
     [
