@@ -21,6 +21,8 @@ from specs.words import (
     Vocabulary,
     asks,
     content_words,
+    figure,
+    figures,
     is_number,
     number_forms,
     sentences,
@@ -106,8 +108,8 @@ def _mentions(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
 def _mentioned(value: Any, text: str) -> float:
     if isinstance(value, bool) or value is None:
         return 1.0
-    if isinstance(value, int):
-        return float(bool(number_forms(value).intersection(words(text))))
+    if isinstance(value, int | float):
+        return float(figure(value) in figures(text))
     if isinstance(value, list | tuple):
         return min((_mentioned(item, text) for item in value), default=1.0)
     if not isinstance(value, str) and isinstance(value, Mapping):
@@ -120,10 +122,10 @@ def _mentioned(value: Any, text: str) -> float:
 
 
 def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
-    spoken = words(utterance.text)
+    spoken = figures(utterance.text)
     for value in values:
-        if isinstance(value, int) and not isinstance(value, bool):
-            if not number_forms(value).intersection(spoken):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if figure(value) not in spoken:
                 return 0.0, False
         elif not all(word in vocabulary(utterance.text) for word in words(str(value))):
             return 0.0, False

@@ -24,6 +24,8 @@ _ASCII_WORD = re.compile(r"[0-9]+(?:[.,/:][0-9]+)*|[a-z']+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]")
 _QUESTION = re.compile("[?？؟፧\u037e]")
+_FOREIGN_DIGIT = regex.compile(r"(?V1)[\p{Nd}--[0-9]]")
+_THOUSANDS = re.compile(r",(?<=[0-9],)(?=[0-9]{3}(?![0-9]))")
 _GREEK = regex.compile(r"\p{Greek}")
 
 # What may stand in any English utterance without saying anything about a document.
@@ -49,24 +51,49 @@ FUNCTION_WORDS = frozenset(
 
 _NUMBERS = (  # noqa: SIM905
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen twenty"
+    "fifteen sixteen seventeen eighteen nineteen"
 ).split()
 _ORDINALS = (  # noqa: SIM905
-    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
+    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
 ).split()
+_TENS = {
+    word: 10 * ten
+    for ten, word in enumerate(
+        "twenty thirty forty fifty sixty seventy eighty ninety".split(),  # noqa: SIM905
+        start=2,
+    )
+}
+_SPELT: dict[str, int] = {
+    **{word: number for number, word in enumerate(_NUMBERS)},
+    **{word: number for number, word in enumerate(_ORDINALS)},
+    **_TENS,
+    **{f"{word[:-1]}ieth": number for word, number in _TENS.items()},
+}
+"""The numbers that are one word in English."""
 
 
 def normalize(text: str) -> str:
-    """Return the text in NFKC and case-folded, with plain apostrophes."""
+    """Return the text in NFKC and case-folded, with plain apostrophes and digits."""
     if text.isascii():
         return text.lower()  # the same, sooner
-    return unicodedata.normalize("NFKC", text).replace("’", "'").casefold()
+    text = unicodedata.normalize("NFKC", text).replace("’", "'").casefold()
+    return _FOREIGN_DIGIT.sub(_plain_digit, text)
+
+
+def _plain_digit(match: regex.Match[str]) -> str:
+    return str(unicodedata.decimal(match[0]))
 
 
 @lru_cache(maxsize=8192)
 def words(text: str) -> tuple[str, ...]:
-    """Return the words of a text in order, normalized; pairs of characters in unspaced scripts."""
+    """Return the words of a text in order, normalized; pairs of characters in unspaced scripts.
+
+    A number is a word without the commas between its thousands.
+    """
     text = normalize(text)
+    if "," in text:
+        text = _THOUSANDS.sub("", text)
     plain = text.isascii()
     matches = (_ASCII_WORD if plain else _WORD).findall(text)
     if plain and "'" not in text:
@@ -174,19 +201,36 @@ def vocabulary(*texts: str) -> Vocabulary:
     return Vocabulary(texts)
 
 
+@lru_cache(maxsize=1024)
 def number_forms(number: int) -> frozenset[str]:
-    """Return how a number may stand in words: digits, or small ones in English."""
-    forms = {str(number)}
-    if 0 <= number < len(_NUMBERS):
-        forms.add(_NUMBERS[number])
-    if 0 <= number < len(_ORDINALS):
-        forms.add(_ORDINALS[number])
-    if number > 0:
-        suffix = (
-            "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-        )
-        forms.add(f"{number}{suffix}")
-    return frozenset(forms)
+    """Return the words that a number may be: digits, or one English word."""
+    return frozenset({str(number), *(word for word, value in _SPELT.items() if value == number)})
+
+
+def figure(number: float) -> str:
+    """Return a number as `figures` gives it: whole where it is, and without a sign.
+
+    A sign is no part of a word, in any script.
+    """
+    number = abs(number)
+    return str(int(number) if isinstance(number, float) and number.is_integer() else number)
+
+
+@lru_cache(maxsize=8192)
+def figures(text: str) -> tuple[str, ...]:
+    """Return the words of a text, with digits for the numbers that are spelt in English."""
+    found: list[str] = []
+    tens = 0  # of the word before, to which units may belong
+    for word in words(text):
+        number = _SPELT.get(word)
+        if number is None:
+            found.append(word)
+        elif tens and 0 < number < 10:
+            found[-1] = str(tens + number)
+        else:
+            found.append(str(number))
+        tens = _TENS.get(word, 0)
+    return tuple(found)
 
 
 def asks(text: str) -> bool:

@@ -49,6 +49,46 @@ def test_mentions(text: str, value: object, passes: bool) -> None:
     assert judge("mentions", text, value) is passes
 
 
+@pytest.mark.parametrize("check", ["mentions", "says"])
+@pytest.mark.parametrize(
+    ("text", "value", "passes"),
+    [
+        ("It costs 1,500 euros.", 1500, True),
+        ("It costs 1500 euros.", 1500, True),
+        ("It costs 1,500,000 euros.", 1500, False),
+        ("Steps 1,2 and 3,500.", 12, False),
+        ("It takes thirty minutes.", 30, True),
+        ("It takes Twenty-five minutes.", 25, True),
+        ("It takes twenty-five minutes.", 20, False),
+        ("It takes twenty-five minutes.", 5, False),
+        ("The ninety-ninth try.", 99, True),
+        ("The thirteenth of May, the thirtieth of June.", 13, True),
+        ("The thirteenth of May, the thirtieth of June.", 30, True),
+        ("It is twenty zero times.", 20, True),
+        ("It is -3 degrees.", -3, True),
+        ("Minus three degrees.", -3, True),
+        ("2 cups.", 2.0, True),
+        ("Two cups.", 2.0, True),
+        ("2.5 cups.", 2.5, True),
+        ("2.5 cups.", 2, False),
+        ("الخطوة ٣", 3, True),
+        ("चरण ३", 3, True),
+        ("चरण १,५००", 1500, True),
+        ("चरण ४", 3, False),
+    ],
+)
+def test_numbers_however_they_are_written(
+    check: str, text: str, value: float, passes: bool
+) -> None:
+    assert judge(check, text, value) is passes
+
+
+def test_a_number_of_the_material_may_have_commas_and_other_digits() -> None:
+    assert judge("grounded", "It holds 1,500 litres.", "holds 1500 litres")
+    assert judge("grounded", "चरण ३", ["चरण", 3])
+    assert judge("picks", "رقم ٣", [{"title": title} for title in "abc"], 3)
+
+
 DOCUMENT = {
     "title": "Smoky Black Bean Soup",
     "minutes": 40,
