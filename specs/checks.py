@@ -23,6 +23,7 @@ from specs.words import (
     content_words,
     figure,
     figures,
+    find,
     is_number,
     number_forms,
     sentences,
@@ -122,14 +123,16 @@ def _mentioned(value: Any, text: str) -> float:
 
 
 def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    """Whether each is said as it is: a number, or words in a row."""
     spoken = figures(utterance.text)
-    for value in values:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if figure(value) not in spoken:
-                return 0.0, False
-        elif not all(word in vocabulary(utterance.text) for word in words(str(value))):
-            return 0.0, False
-    return 1.0, True
+    said = all(find(_as_said(value), spoken) >= 0 for value in values)
+    return float(said), said
+
+
+def _as_said(value: Any) -> tuple[str, ...]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (figure(value),)
+    return figures(str(value))
 
 
 def _avoids(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
@@ -137,9 +140,7 @@ def _avoids(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verd
     spoken = words(utterance.text)
     for value in values:
         run = words(str(value))
-        if not run or run[0] not in spoken:
-            continue  # nearly always
-        if any(spoken[i : i + len(run)] == run for i in range(len(spoken))):
+        if run and find(run, spoken) >= 0:
             return None, False
     return None, True
 

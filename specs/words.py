@@ -100,7 +100,7 @@ def words(text: str) -> tuple[str, ...]:
         return tuple(map(sys.intern, matches))  # the same, sooner
     found: list[str] = []
     for match in matches:
-        if not plain and _UNSPACED_RUN.search(match):
+        if not plain and unspaced(match):
             pairs = [match[i : i + 2] for i in range(max(1, len(match) - 1))]
             found.extend(pairs)
         else:
@@ -109,6 +109,31 @@ def words(text: str) -> tuple[str, ...]:
                 # One object for each word: thousands of dialogues hold the words of their turns.
                 found.append(sys.intern(word.removesuffix("'s")))
     return tuple(found)
+
+
+def unspaced(word: str) -> bool:
+    """Whether a word is a pair of characters, or one alone, of a script without spaces."""
+    return not word.isascii() and _UNSPACED_RUN.search(word) is not None
+
+
+def find(run: tuple[str, ...], spoken: tuple[str, ...]) -> int:
+    """Return where words stand in a row among those spoken, or -1; no words stand at the start.
+
+    One character of an unspaced script stands in every pair that holds it.
+    """
+    if not run:
+        return 0
+    if run[0] not in spoken and run[0].isascii():
+        return -1  # nearly always
+    length = len(run)
+    for start in range(len(spoken) - length + 1):
+        if all(map(_stands, run, spoken[start : start + length])):
+            return start
+    return -1
+
+
+def _stands(word: str, spoken: str) -> bool:
+    return word == spoken or (len(word) == 1 and word in spoken and unspaced(word))
 
 
 def sentences(text: str) -> list[str]:
@@ -167,12 +192,16 @@ STRANGERS = 10_000
 
 
 class Vocabulary:
-    """A set of words that knows their forms (`same`), for many look-ups against one material."""
+    """A set of words that knows their forms (`same`), for many look-ups against one material.
+
+    It holds each character of its pairs too, which is a word of its own where it stands alone.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._words: set[str] = set()
         self._words.update(*map(words, texts))
         self._by_head: dict[str, list[str]] | None = None
+        self._characters: set[str] = set()  # of the pairs
         self._strangers: set[str] = set()
 
     def strangers(self, several: Iterable[str]) -> set[str]:
@@ -188,6 +217,10 @@ class Vocabulary:
             self._by_head = {}
             for known in self._words:
                 self._by_head.setdefault(known[:3], []).append(known)
+                if unspaced(known):
+                    self._characters.update(known)
+        if word in self._characters:
+            return True
         if any(same(word, known) for known in self._by_head.get(word[:3], ())):
             return True
         if len(self._strangers) < STRANGERS:

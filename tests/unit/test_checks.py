@@ -137,6 +137,50 @@ def test_avoids(text: str, passes: bool) -> None:
     assert judge("avoids", text, "first step", "can't") is passes
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "said"),
+    [
+        ("我想喝茶", "茶", True),
+        ("我想喝茶。", "喝茶", True),
+        ("茶!", "茶", True),
+        ("我想喝水", "茶", False),
+        ("我们喝酒吧", "酒", True),
+        ("今天3鱼吧", "3鱼", True),
+        ("今天的鱼", "鱼 3", False),
+        ("お茶をください", "茶", True),
+        ("a banana", "a", True),
+        ("one banana", "a", False),
+        ("да", "а", False),
+    ],
+)
+def test_one_character_is_found_in_a_longer_run(text: str, value: str, said: bool) -> None:
+    assert judge("says", text, value) is said
+    assert judge("avoids", text, value) is not said
+    if len(value) == 1 and not value.isascii():
+        assert judge("mentions", text, value) is said
+        assert judge("grounded", value, text) is said
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("I want Tomato Soup!", True),
+        ("A tomato-soup for twenty-five, please.", True),
+        ("Soups with tomatoes.", False),
+        ("Tomato soups.", False),
+        ("Soup of tomato, please.", False),
+    ],
+)
+def test_says_wants_the_value_exactly(text: str, passes: bool) -> None:
+    assert judge("says", text, "tomato soup") is passes
+
+
+def test_says_reads_numbers_within_a_value() -> None:
+    assert judge("says", "Set it to twenty-five minutes.", "25 minutes")
+    assert not judge("says", "Set it to five minutes.", "25 minutes")
+    assert judge("says", "Nothing was asked for.", "")
+
+
 def test_grounded_in_another_script() -> None:
     document = {"steps": ["玉ねぎを炒めて、豆を入れます。"]}
     assert judge("grounded", "次は玉ねぎを炒めて、豆を入れます。", document)
