@@ -26,6 +26,9 @@ _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]")
 _QUESTION = re.compile("[?？؟፧\u037e]")
 _FOREIGN_DIGIT = regex.compile(r"(?V1)[\p{Nd}--[0-9]]")
 _THOUSANDS = re.compile(r",(?<=[0-9],)(?=[0-9]{3}(?![0-9]))")
+_ARTICLES = regex.compile(r"\b(?:(?:[وفبك]?ال|لل)(?=\w{3}))+")
+"""The Arabic article, with what clings to it in turn; again, since a root may begin like one."""
+
 _GREEK = regex.compile(r"\p{Greek}")
 
 # What may stand in any English utterance without saying anything about a document.
@@ -89,12 +92,15 @@ def _plain_digit(match: regex.Match[str]) -> str:
 def words(text: str) -> tuple[str, ...]:
     """Return the words of a text in order, normalized; pairs of characters in unspaced scripts.
 
-    A number is a word without the commas between its thousands.
+    A number is a word without the commas between its thousands, and a word one without `'s` or the
+    Arabic article.
     """
     text = normalize(text)
+    plain = text.isascii()
     if "," in text:
         text = _THOUSANDS.sub("", text)
-    plain = text.isascii()
+    if not plain:
+        text = _ARTICLES.sub("", text)
     matches = (_ASCII_WORD if plain else _WORD).findall(text)
     if plain and "'" not in text:
         return tuple(map(sys.intern, matches))  # the same, sooner
@@ -119,21 +125,27 @@ def unspaced(word: str) -> bool:
 def find(run: tuple[str, ...], spoken: tuple[str, ...]) -> int:
     """Return where words stand in a row among those spoken, or -1; no words stand at the start.
 
-    One character of an unspaced script stands in every pair that holds it.
+    One character of an unspaced script stands in every pair that holds it, and a Korean noun in
+    front of its particle.
     """
     if not run:
         return 0
     if run[0] not in spoken and run[0].isascii():
         return -1  # nearly always
-    length = len(run)
+    length, plain = len(run), all(map(str.isascii, run))
     for start in range(len(spoken) - length + 1):
-        if all(map(_stands, run, spoken[start : start + length])):
+        there = spoken[start : start + length]
+        if there == run or (not plain and all(map(_stands, run, there))):
             return start
     return -1
 
 
 def _stands(word: str, spoken: str) -> bool:
-    return word == spoken or (len(word) == 1 and word in spoken and unspaced(word))
+    if word == spoken or word.isascii():
+        return word == spoken
+    if len(word) == 1 and unspaced(word):
+        return word in spoken
+    return word >= _HANGUL and spoken.startswith(word) and spoken[len(word) :] in _PARTICLES
 
 
 def sentences(text: str) -> list[str]:
@@ -162,6 +174,15 @@ _ENDINGS = frozenset(
 ) | {""}
 """What English words of one stem end in, the stem itself among them."""
 
+_PARTICLES = frozenset(
+    """가 같이 과 까지 께 나 는 도 들 랑 로 를 마다 만 밖에 보다 부터 아 야 에 에게 에는 에서 에서는
+    에도 예요 와 요 으로 은 을 의 이 이나 이랑 이야 이에요 처럼 하고 한테""".split()  # noqa: SIM905
+) | {""}
+"""What clings to a Korean noun, whose stem may be a single syllable."""
+
+_HANGUL = "가"
+"""The first syllable; letters of the scripts that are written with spaces stand before it."""
+
 _LONG_STEM = 6
 """Letters in common that tell of one word whatever it ends in; fewer stand in `doubt` and `dough`,
 `chicken` and `chickpeas` too."""
@@ -172,12 +193,15 @@ def same(one: str, other: str) -> bool:
     if one == other:
         return True
     short, long = (one, other) if len(one) <= len(other) else (other, one)
+    least = 1 if short >= _HANGUL else 3
     for stem in (len(short), len(short) - 1, len(short) - 2):
-        if stem >= 3 and long.startswith(short[:stem]):
+        if stem >= least and long.startswith(short[:stem]):
             break
     else:
         return False
     left, right = short[stem:], long[stem:]
+    if stem < 3:
+        return left in _PARTICLES and right in _PARTICLES
     if len(right) > 3 + (not left) or is_number(one):
         return False
     if stem >= _LONG_STEM or not (short.isascii() and long.isascii()):
@@ -185,6 +209,11 @@ def same(one: str, other: str) -> bool:
     if not left and right[0] == short[-1]:
         right = right[1:]  # stir, stirred
     return left in _ENDINGS and right in _ENDINGS
+
+
+def _head(word: str) -> str:
+    """Return what all forms of a word begin with."""
+    return word[:1] if word >= _HANGUL else word[:3]
 
 
 STRANGERS = 10_000
@@ -216,12 +245,12 @@ class Vocabulary:
         if self._by_head is None:  # most words are there as they are
             self._by_head = {}
             for known in self._words:
-                self._by_head.setdefault(known[:3], []).append(known)
+                self._by_head.setdefault(_head(known), []).append(known)
                 if unspaced(known):
                     self._characters.update(known)
         if word in self._characters:
             return True
-        if any(same(word, known) for known in self._by_head.get(word[:3], ())):
+        if any(same(word, known) for known in self._by_head.get(_head(word), ())):
             return True
         if len(self._strangers) < STRANGERS:
             self._strangers.add(word)
@@ -246,15 +275,18 @@ def figure(number: float) -> str:
     A sign is no part of a word, in any script.
     """
     number = abs(number)
-    return str(int(number) if isinstance(number, float) and number.is_integer() else number)
+    return str(int(number) if number % 1 == 0 else number)
 
 
 @lru_cache(maxsize=8192)
 def figures(text: str) -> tuple[str, ...]:
     """Return the words of a text, with digits for the numbers that are spelt in English."""
+    spoken = words(text)
+    if _SPELT.keys().isdisjoint(spoken):
+        return spoken
     found: list[str] = []
     tens = 0  # of the word before, to which units may belong
-    for word in words(text):
+    for word in spoken:
         number = _SPELT.get(word)
         if number is None:
             found.append(word)

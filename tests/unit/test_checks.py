@@ -41,6 +41,16 @@ def judge(check: str, text: str, *values: Any, reference: str = "", **said: Any)
         ("今夜はトマトスープを作りたいです。", "トマトスープ", True),
         ("今夜はカレーを作りたいです。", "トマトスープ", False),
         ("أريد وصفة حساء العدس", "حساء العدس", True),
+        ("أريد حساء الطماطم من فضلك", "حساء طماطم", True),
+        ("أريد طبق طماطم بالجبنة", "الطماطم والجبنة", True),
+        ("فيه الكالسيوم", "كالسيوم", True),
+        ("والدي يطبخ", "الوالد", True),
+        ("토마토 수프를 찾고 있어요", "토마토 수프", True),
+        ("수프가 좋아요", "수프를", True),
+        ("물에서는 어때요", "물", True),
+        ("볶음면 주세요", "볶음밥", False),
+        ("김치볶음밥 주세요", "김치찌개", False),
+        ("고구마 주세요", "고기", False),
         ("मुझे टमाटर सूप बनाना है", "टमाटर सूप", True),
         ("मुझे चाय चाहिए", "टमाटर सूप", False),
     ],
@@ -151,9 +161,15 @@ def test_avoids(text: str, passes: bool) -> None:
         ("a banana", "a", True),
         ("one banana", "a", False),
         ("да", "а", False),
+        ("술을 마셔요", "술", True),
+        ("예술을 봐요", "술", False),
+        ("술래잡기", "술", False),
+        ("أريد الخمر", "خمر", True),
     ],
 )
-def test_one_character_is_found_in_a_longer_run(text: str, value: str, said: bool) -> None:
+def test_a_word_is_found_within_what_its_script_writes_as_one(
+    text: str, value: str, said: bool
+) -> None:
     assert judge("says", text, value) is said
     assert judge("avoids", text, value) is not said
     if len(value) == 1 and not value.isascii():
@@ -274,6 +290,8 @@ def test_lists_wants_results_in_their_order() -> None:
         ("potato", "potatoes"),
         ("cocinar", "cocinado"),
         ("курица", "курицы"),
+        ("밥", "밥이"),
+        ("수프에서", "수프를"),
     ],
 )
 def test_forms_of_one_word_are_the_same(one: str, other: str) -> None:
@@ -292,6 +310,9 @@ def test_forms_of_one_word_are_the_same(one: str, other: str) -> None:
         ("salt", "salad"),
         ("pan", "panko"),
         ("10", "100"),
+        ("сук", "суп"),
+        ("до", "дом"),
+        ("물", "물론"),
     ],
 )
 def test_words_that_begin_alike_are_not_the_same(one: str, other: str) -> None:
