@@ -24,9 +24,11 @@ from specs.words import (
     figure,
     figures,
     find,
+    heft,
     is_number,
     number_forms,
     sentences,
+    unspaced,
     vocabulary,
     words,
 )
@@ -42,6 +44,9 @@ FOREIGN_RUN = 3
 
 RECITED = 5
 """Words in a row from the instruction's own text that no person would say."""
+
+BEGUN = 3
+"""The same, where both begin with them."""
 
 MENTIONED_SHARE = 0.6
 """Least share of a value's content words that an utterance must hold to mention it."""
@@ -165,31 +170,44 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     phrases = utterance.phrases
     if phrases is None:
         phrases = vocabulary(*literals(speech))
-    known = unknown = run = foreign = 0
+    known = unknown = 0
+    run = foreign = 0.0
     padding = False
     for sentence in sentences(utterance.text):
-        before = known, unknown
+        before, strange = (known, unknown), 0.0
         carrying = content_words(sentence)
         foreigners = material.strangers(carrying)
         if not foreigners:  # nearly always
             known += len(carrying)
             run = 0 if carrying else run
             continue
-        for word in carrying:
+        nowhere = phrases.strangers(foreigners)
+        for place, word in enumerate(carrying):
             if word not in foreigners:
                 known += 1
                 run = 0
-            elif word not in phrases:
+            elif word in nowhere and not _joins(carrying, place, nowhere):
                 if is_number(word):
                     return 0.0, False  # an invented number misleads however much else is right
                 unknown += 1
-                run += 1
+                strange += heft(word)
+                run += heft(word)
                 foreign = max(foreign, run)
-        own, strange = known - before[0], unknown - before[1]
+        own, other = known - before[0], unknown - before[1]
         # One sentence from the material does not vouch for what is made up behind it.
-        padding = padding or (strange >= 2 and own < SENTENCE_SHARE * (own + strange))
+        padding = padding or (strange >= 2 and own < SENTENCE_SHARE * (own + other))
     share = known / (known + unknown) if known + unknown else 1.0
     return share, share >= GROUNDED_SHARE and foreign < FOREIGN_RUN and not padding
+
+
+def _joins(spoken: Sequence[str], place: int, nowhere: set[str]) -> bool:
+    """Whether a pair from nowhere only joins two that are not, and so holds nothing new."""
+    pair = spoken[place]
+    if not unspaced(pair) or not 0 < place < len(spoken) - 1:
+        return False
+    before, behind = spoken[place - 1], spoken[place + 1]
+    overlapping = before[-1] == pair[0] and pair[-1] == behind[0]
+    return overlapping and nowhere.isdisjoint((before, behind))
 
 
 def phrases_of(domain: Domain) -> Vocabulary:
@@ -272,10 +290,13 @@ def _not_boilerplate(utterance: Utterance, speech: Speech, values: Sequence[Any]
 
 
 @lru_cache(maxsize=1024)
-def _recitals(say: str) -> tuple[tuple[str, ...], frozenset[tuple[str, ...]]]:
+def _recitals(say: str) -> tuple[tuple[str, ...], int, frozenset[tuple[str, ...]]]:
+    """Return an instruction's beginning, how many of its words in a row tell, and all such rows."""
     told = words(_literal(say))
-    runs = frozenset(told[i : i + RECITED] for i in range(len(told) - RECITED + 1))
-    return told[:3], runs
+    size = sum(map(heft, told)) / len(told) if told else 1.0  # of its words, on average
+    begun, recited = round(BEGUN / size), round(RECITED / size)
+    runs = frozenset(told[i : i + recited] for i in range(len(told) - recited + 1))
+    return told[:begun] if len(told) >= begun else (), recited, runs
 
 
 def _recites(utterance: Utterance, speech: Speech) -> bool:
@@ -283,10 +304,10 @@ def _recites(utterance: Utterance, speech: Speech) -> bool:
     if speech.say is None:
         return False
     spoken = words(utterance.text)
-    beginning, runs = _recitals(speech.say.source)
-    if len(beginning) == 3 and spoken[:3] == beginning:
+    beginning, recited, runs = _recitals(speech.say.source)
+    if beginning and spoken[: len(beginning)] == beginning:
         return True
-    return any(spoken[i : i + RECITED] in runs for i in range(len(spoken) - RECITED + 1))
+    return any(spoken[i : i + recited] in runs for i in range(len(spoken) - recited + 1))
 
 
 CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {

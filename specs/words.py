@@ -122,6 +122,11 @@ def unspaced(word: str) -> bool:
     return not word.isascii() and _UNSPACED_RUN.search(word) is not None
 
 
+def heft(word: str) -> float:
+    """Return how much of a word it is: pairs of characters overlap, and two make about one word."""
+    return 0.5 if unspaced(word) else 1.0
+
+
 def find(run: tuple[str, ...], spoken: tuple[str, ...]) -> int:
     """Return where words stand in a row among those spoken, or -1; no words stand at the start.
 

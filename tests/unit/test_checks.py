@@ -235,6 +235,45 @@ def test_phrases_of_the_domain_count_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "passes"),
     [
+        ("先把番茄切成小块,放进锅里,然后慢慢煮二十分钟。", True),
+        ("先把番茄切成小块,一起放进锅里,然后慢慢煮二十分钟。", True),  # three pairs from nowhere
+        ("先把番茄切成小块,烤箱预热到,放进锅里,然后慢慢煮二十分钟。", True),
+        ("先把番茄切成小块,把烤箱预热到高温,放进锅里,然后慢慢煮二十分钟。", False),
+        ("先把番茄切成小块。一起吧。", True),
+        ("先把番茄切成小块,放进锅里。烤箱预热到高。", False),
+    ],
+)
+def test_two_pairs_from_nowhere_count_as_one_word(text: str, passes: bool) -> None:
+    assert judge("grounded", text, "先把番茄切成小块,放进锅里,然后慢慢煮二十分钟。") is passes
+
+
+def test_what_joins_a_phrase_and_the_material_is_not_from_nowhere() -> None:
+    said = "我们可以做番茄汤。"
+    assert judge("grounded", said, "番茄汤", reference="我们可以做{{ v0 }}。")
+    assert judge("grounded", said, "番茄汤", phrases=Vocabulary(["好,我们可以做。"]))
+    assert not judge("grounded", said, "番茄汤")
+    assert not judge("grounded", "我们可以做牛肉汤。", "番茄汤", reference="我们可以做{{ v0 }}。")
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("请告诉主厨", True),
+        ("请告诉主厨你今天", False),
+        ("我想告诉主厨我饿了", True),
+        ("好的,告诉主厨你今天想吃什么菜吧", False),
+    ],
+)
+def test_pairs_of_an_instruction_are_recited_by_the_word(text: str, passes: bool) -> None:
+    say = Template("请告诉主厨你今天想吃什么菜, {{ 1 }}.", HERE)
+    speech = Speech(say=say, checks=(CheckCall("not_boilerplate", (), "not_boilerplate", HERE),))
+    results = run_checks(speech, Utterance(text), {}, random.Random(0))
+    assert results[1].passed is passes
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
         ("Ask the chef what to cook with pears.", False),
         ("Well, ask the chef what to cook, then.", False),
         ("What could I cook with pears?", True),
