@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from specs.domain import CheckCall, Domain, Speech
-from specs.listing import Listing
+from specs.listing import Listing, title_of
 from specs.records import CheckResult
 from specs.utterance import Utterance, boilerplate, echoes
 from specs.words import (
@@ -30,6 +30,7 @@ from specs.words import (
     sentences,
     unspaced,
     vocabulary,
+    without,
     words,
 )
 
@@ -119,7 +120,7 @@ def _mentioned(value: Any, text: str) -> float:
     if isinstance(value, list | tuple):
         return min((_mentioned(item, text) for item in value), default=1.0)
     if not isinstance(value, str) and isinstance(value, Mapping):
-        return _mentioned(value.get("title", value.get("name", "")), text)
+        return _mentioned(title_of(value), text)
     spoken = vocabulary(text)
     wanted = content_words(str(value)) or words(str(value))
     if not wanted:
@@ -151,9 +152,13 @@ def _avoids(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verd
 
 
 def _picks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
-    """Whether an item is chosen, by its number (from 1) or by its title and no other's."""
+    """Whether an item is chosen, by its number (from 1) or by its title and no other's.
+
+    Numbers within a title that is said in full choose nothing.
+    """
     items, number = list(values[0]), int(values[1])
-    spoken = set(words(utterance.text))
+    titles = [words(title_of(item)) for item in items]
+    spoken = set(without(titles, words(utterance.text)))
     others = {form for i in range(1, len(items) + 1) if i != number for form in number_forms(i)}
     if spoken & (others - {"one"}):  # "the second one" does not choose the first
         return None, False

@@ -18,6 +18,7 @@ class Listing:
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
         self._own = _own_words(items)
+        self._entitled = set().union(*(words(title_of(item)) for item in items))
         self._known = [vocabulary(" ".join(own)) for own in self._own]
 
     def told(self, text: str) -> list[float]:
@@ -44,12 +45,15 @@ class Listing:
     def misplaced_number(self, text: str) -> bool:
         """Whether a number behind an item's title, in its sentence, is neither its own nor a place.
 
-        Grounding takes a number for known that belongs to another item of the material.
+        Grounding takes a number for known that belongs to another item of the material. A number
+        of a title is no item's number.
         """
         for sentence in sentences(text):
             current: int | None = None
             for word in words(sentence):
                 if is_number(word):
+                    if word in self._entitled:
+                        continue
                     if current is not None and not _may_have(self._items[current], current, word):
                         return True
                     continue
@@ -57,11 +61,15 @@ class Listing:
         return False
 
 
+def title_of(item: Any) -> str:
+    """Return what an item is called; nothing where it has no title."""
+    return str(item.get("title", item.get("name", ""))) if isinstance(item, Mapping) else ""
+
+
 def _own_words(items: Sequence[Any]) -> list[list[str]]:
-    titled = [item for item in items if isinstance(item, Mapping)]
-    if len(titled) != len(items):
+    if not all(isinstance(item, Mapping) for item in items):
         return [[] for _ in items]
-    titles = [content_words(str(item.get("title", item.get("name", "")))) for item in titled]
+    titles = [content_words(title_of(item)) for item in items]
     own = []
     for number, title in enumerate(titles):
         others = vocabulary(*(" ".join(one) for i, one in enumerate(titles) if i != number))

@@ -145,6 +145,14 @@ def find(run: tuple[str, ...], spoken: tuple[str, ...]) -> int:
     return -1
 
 
+def without(runs: Iterable[tuple[str, ...]], spoken: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what is spoken but for these rows of words, wherever they stand in it."""
+    for run in sorted(filter(None, runs), key=len, reverse=True):  # one may be a part of another
+        while (start := find(run, spoken)) >= 0:
+            spoken = spoken[:start] + spoken[start + len(run) :]
+    return spoken
+
+
 def _stands(word: str, spoken: str) -> bool:
     if word == spoken or word.isascii():
         return word == spoken

@@ -225,6 +225,31 @@ def test_picks_by_number_or_by_title(text: str, passes: bool) -> None:
     assert judge("picks", text, results, 2) is passes
 
 
+@pytest.mark.parametrize(
+    ("text", "number", "passes"),
+    [
+        ("I would like the Three Bean Chili.", 1, True),
+        ("The Three Bean Chili please.", 3, False),
+        ("The third one, please.", 3, True),
+        ("The third one, not the Three Bean Chili.", 3, True),
+        ("The first, the Three Bean Chili.", 1, True),
+        ("The second, the Three Bean Chili.", 1, False),
+        ("Fried Rice for two, please.", 4, False),
+        ("Leek Soup", 3, True),
+    ],
+)
+def test_picks_takes_no_number_from_a_title(text: str, number: int, passes: bool) -> None:
+    titles = ["Three Bean Chili", "Pad Thai", "Leek Soup", "Fried Rice"]
+    assert judge("picks", text, [{"title": title} for title in titles], number) is passes
+    assert judge("picks", "Soup 2, please.", [{"title": "Soup 1"}, {"title": "Soup 2"}], 2)
+
+
+def test_lists_takes_no_number_from_a_title() -> None:
+    results = [{"title": "Pad Thai", "minutes": 40}, {"title": "7 Layer Dip", "minutes": 20}]
+    assert judge("lists", "Pad Thai in 40 minutes and 7 Layer Dip in 20 minutes.", results)
+    assert not judge("lists", "Pad Thai in 20 minutes and 7 Layer Dip in 40 minutes.", results)
+
+
 def test_phrases_of_the_domain_count_for_nothing() -> None:
     said = "I'd gladly have pizza for dinner."
     assert not judge("grounded", said, DOCUMENT)
