@@ -232,7 +232,7 @@ def literals(speech: Speech) -> list[str]:
     return [_literal(reference.say.source) for reference in speech.references]
 
 
-_FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}")
+_FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 
 
 @lru_cache(maxsize=4096)

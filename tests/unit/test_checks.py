@@ -225,6 +225,13 @@ def test_picks_by_number_or_by_title(text: str, passes: bool) -> None:
     assert judge("picks", text, results, 2) is passes
 
 
+def test_a_templates_source_is_none_of_the_domains_phrases() -> None:
+    reference = "Fine {{ v0\n | default('basil') }}. {% if\n 'oregano' %}{% endif %}{# sage\n #}"
+    assert judge("grounded", "Fine.", "soup", reference=reference)
+    for word in ("basil", "oregano", "sage", "default"):
+        assert not judge("grounded", word, "soup", reference=reference)
+
+
 @pytest.mark.parametrize(
     ("text", "number", "passes"),
     [
