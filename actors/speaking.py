@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
-from specs.checks import SIMILARITY, pending, result, run_checks, together
+from specs.checks import pending, result, run_checks, threshold, together
 from specs.domain import Reference, Side, Slot, Speech
 from specs.engine import Answer, Candidate, Failure, Sampling
 from specs.errors import DuologueError, ExpressionError, Unavailable
@@ -225,8 +225,7 @@ class Utterer:
         checks = list(judged.checks)
         rivals = self._rivals()
         for call in pending(self.speech):
-            scope = self.conversation.scene.scope()
-            least = float(call.arguments[0].evaluate(scope)) if call.arguments else SIMILARITY
+            least = threshold(call, self.conversation.scene.scope())
             # Examples are a person's words as much as references are.
             texts = [said for said, _ in self.references()]
             texts += [shot.say for shot in self.conversation.cast.shots(self.side, self.speech)]

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from specs.domain import CheckCall, Domain, Speech
+from specs.domain import CheckCall, Domain, SlotType, Speech
+from specs.expressions import EvaluationError
 from specs.listing import Listing, title_of
 from specs.records import CheckResult
 from specs.utterance import Utterance, boilerplate, echoes
+from specs.values import typed
 from specs.words import (
     Vocabulary,
     asks,
@@ -84,15 +86,60 @@ def run_checks(
         scope: the names that the checks' arguments see.
 
     Raises:
-        ExpressionError: when an argument cannot be evaluated.
+        ExpressionError: when an argument cannot be evaluated, or is not what the check takes.
     """
     results = [_finished(utterance)]
     for call in speech.checks:
         if call.name in CHECKS:
-            arguments = [argument.evaluate(scope, draws) for argument in call.arguments]
-            value, passed = CHECKS[call.name](utterance, speech, arguments)
+            value, passed = CHECKS[call.name](utterance, speech, values_of(call, scope, draws))
             results.append(result(call.name, value, passed))
     return results
+
+
+_TAKES: Mapping[str, tuple[SlotType, ...]] = {
+    "max_words": ("number",),
+    "min_words": ("number",),
+    "picks": ("list", "integer"),
+    "similar": ("number",),
+}
+"""The types of arguments; what is not here takes any value."""
+
+
+def values_of(
+    call: CheckCall, scope: Mapping[str, Any], draws: random.Random | None = None
+) -> list[Any]:
+    """Return the values of a check's arguments, in the types that it takes.
+
+    Raises:
+        ExpressionError: when one cannot be evaluated, or is of another type.
+    """
+    # All in their order: what they draw, they draw from one generator.
+    values = [argument.evaluate(scope, draws) for argument in call.arguments]
+    for place, kind in enumerate(_TAKES.get(call.name, ())[: len(values)]):
+        values[place] = _typed(kind, call, place, values[place])
+    return values
+
+
+def _typed(kind: SlotType, call: CheckCall, place: int, value: Any) -> Any:
+    try:
+        taken = typed(kind, value)
+    except (TypeError, ValueError, OverflowError):
+        taken = None
+    if taken is None:
+        reason = f"`{call.name}` takes a value of the type {kind} here, not {repr(value)[:80]}"
+        raise EvaluationError(call.arguments[place], reason, undefined=False)
+    return taken
+
+
+def threshold(call: CheckCall, scope: Mapping[str, Any]) -> float:
+    """Return the least similarity that a call of `similar` wants.
+
+    Raises:
+        ExpressionError: when it cannot be evaluated, or is no number.
+    """
+    least: float
+    (least,) = values_of(call, scope) or [SIMILARITY]
+    return least
 
 
 def pending(speech: Speech) -> list[CheckCall]:
@@ -156,7 +203,7 @@ def _picks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
 
     Numbers within a title that is said in full choose nothing.
     """
-    items, number = list(values[0]), int(values[1])
+    items, number = values[0], values[1]
     titles = [words(title_of(item)) for item in items]
     spoken = set(without(titles, words(utterance.text)))
     others = {form for i in range(1, len(items) + 1) if i != number for form in number_forms(i)}
@@ -282,12 +329,12 @@ def _tells(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
 
 def _max_words(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     count = len(words(utterance.text))
-    return float(count), count <= int(values[0])
+    return float(count), count <= values[0]
 
 
 def _min_words(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     count = len(words(utterance.text))
-    return float(count), count >= int(values[0])
+    return float(count), count >= values[0]
 
 
 def _not_boilerplate(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:

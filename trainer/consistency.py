@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from specs.checks import CHECKS
+from specs.checks import CHECKS, values_of
 from specs.domain import Domain, Slot, Speech
 from specs.listing import Listing
 from specs.plan import PlanSource
@@ -279,8 +279,7 @@ def _unsaid(walk_id: str, replayed: Replayed) -> list[str]:
     for call in replayed.speech.checks:
         if call.name not in CHECKS:
             continue
-        # All arguments in their order: what they draw, they draw from one generator.
-        values = [argument.evaluate(replayed.scope, draws) for argument in call.arguments]
+        values = values_of(call, replayed.scope, draws)
         if call.name in _DEMANDING:
             paths = {path for argument in call.arguments for path in argument.paths}
             names = {path[1] for path in paths if path[0] == "slots" and len(path) > 1}

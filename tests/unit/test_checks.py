@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.checks import run_checks
+from specs.checks import SIMILARITY, run_checks, threshold
 from specs.domain import CheckCall, Reference, Speech
-from specs.errors import Where
+from specs.errors import ExpressionError, Where
 from specs.expressions import Expression, Template
 from specs.utterance import Utterance, boilerplate
 from specs.words import Vocabulary, asks, content_words, same, words
@@ -455,6 +455,46 @@ def test_boilerplate(text: str, why: str) -> None:
         names=["cook", "chef"],
     )
     assert boilerplate(utterance) == why
+
+
+@pytest.mark.parametrize(
+    ("check", "values"),
+    [
+        ("max_words", ["ten"]),
+        ("max_words", [None]),
+        ("min_words", [[]]),
+        ("min_words", ["nan"]),
+        ("picks", [None, 1]),
+        ("picks", ["soup", 1]),
+        ("picks", [[{"title": "Soup"}], None]),
+        ("picks", [[{"title": "Soup"}], "two"]),
+        ("picks", [[{"title": "Soup"}], 1.5]),
+    ],
+)
+def test_an_argument_of_another_type_is_an_error_of_the_domain(
+    check: str, values: list[Any]
+) -> None:
+    with pytest.raises(ExpressionError, match=rf"test\.yaml:1:1: `{check}` takes a value of"):
+        judge(check, "Soup, please.", *values)
+
+
+def test_an_argument_that_is_as_good_as_its_type_is_taken() -> None:
+    assert judge("max_words", "Soup, please.", "2")
+    assert judge("max_words", "Soup, please.", 2.5)
+    assert judge("max_words", "Soup, please.", 10**400)
+    assert not judge("min_words", "Soup, please.", 2.5)
+    assert judge("picks", "Soup, please.", [{"title": "Soup"}], 1.0)
+
+
+def test_the_threshold_of_similar() -> None:
+    def least(*sources: str) -> float:
+        arguments = tuple(Expression(source, HERE) for source in sources)
+        return threshold(CheckCall("similar", arguments, "similar", HERE), {"doc": {"n": "x"}})
+
+    assert least() == SIMILARITY
+    assert least("0.3") == 0.3
+    with pytest.raises(ExpressionError, match="`similar` takes a value of the type number here"):
+        least("doc.n")
 
 
 def test_cut_off_is_not_finished() -> None:
