@@ -7,19 +7,17 @@ and the dialogue goes on, so that one fault does not hide those behind it.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from typing import Any
 
 from actors.retrieval.sampled import SampledTools
-from specs.check_names import ARGUMENT_TYPES
-from specs.domain import CheckCall, Domain, Reference, Side, Speech
+from specs.checks import values_of
+from specs.domain import Domain, Reference, Side, Speech
 from specs.errors import DuologueError, Finding, Where
 from specs.expressions import EvaluationError
-from specs.frames import is_list, is_number, kind, metered
+from specs.frames import metered
 from specs.plan import PlanSource, make_plan
 from specs.scene import Calling, CallResult, Moves, Scene, drive
 
@@ -109,7 +107,7 @@ class _Dialogue:
         _hold(scene, side, slots)
         for check in speech.checks:
             with self._noting(check.where):
-                _judge(check, scene.scope(), scene.draws("check"))
+                values_of(check, scene.scope(), scene.draws("check"))
         scene.heard = said
         scene.turn += 1
         return slots
@@ -157,15 +155,3 @@ def _reason(error: DuologueError) -> str:
     if isinstance(error, EvaluationError):
         return f"{error.reason} (in `{error.failed.source.strip()[:80]}`)"
     return str(error)
-
-
-def _judge(check: CheckCall, scope: Mapping[str, Any], draws: random.Random) -> None:
-    """Evaluate a check's arguments; raises DuologueError where one is of the wrong type."""
-    kinds = ARGUMENT_TYPES.get(check.name, ())
-    for argument, wanted in zip_longest(check.arguments, kinds[: len(check.arguments)]):
-        value = argument.evaluate(scope, draws)
-        if wanted and not _IS[wanted](value):
-            raise DuologueError(f"`{check.source}` wants a {wanted} there, and got {kind(value)}")
-
-
-_IS: Mapping[str, Callable[[Any], bool]] = {"list": is_list, "number": is_number}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from specs.domain import SlotType
+
 ANY = 1_000
 
 KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
@@ -23,10 +25,10 @@ KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
 }
 """Name to the least and the greatest number of arguments."""
 
-ARGUMENT_TYPES: Mapping[str, tuple[str, ...]] = {
+ARGUMENT_TYPES: Mapping[str, tuple[SlotType, ...]] = {
     "max_words": ("number",),
     "min_words": ("number",),
-    "picks": ("list", "number"),
+    "picks": ("list", "integer"),
     "similar": ("number",),
 }
 """The types that a check's arguments must have, in their order, where not any will do."""

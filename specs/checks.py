@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from specs.check_names import ARGUMENT_TYPES
 from specs.domain import CheckCall, Domain, SlotType, Speech
 from specs.expressions import EvaluationError
 from specs.listing import Listing, title_of
@@ -96,15 +97,6 @@ def run_checks(
     return results
 
 
-_TAKES: Mapping[str, tuple[SlotType, ...]] = {
-    "max_words": ("number",),
-    "min_words": ("number",),
-    "picks": ("list", "integer"),
-    "similar": ("number",),
-}
-"""The types of arguments; what is not here takes any value."""
-
-
 def values_of(
     call: CheckCall, scope: Mapping[str, Any], draws: random.Random | None = None
 ) -> list[Any]:
@@ -115,7 +107,7 @@ def values_of(
     """
     # All in their order: what they draw, they draw from one generator.
     values = [argument.evaluate(scope, draws) for argument in call.arguments]
-    for place, kind in enumerate(_TAKES.get(call.name, ())[: len(values)]):
+    for place, kind in enumerate(ARGUMENT_TYPES.get(call.name, ())[: len(values)]):
         values[place] = _typed(kind, call, place, values[place])
     return values
 

@@ -18,7 +18,6 @@ class Listing:
     def __init__(self, items: Sequence[Any]) -> None:
         self._items = items
         self._own = _own_words(items)
-        self._entitled = set().union(*(words(title_of(item)) for item in items))
         self._known = [vocabulary(" ".join(own)) for own in self._own]
 
     def told(self, text: str) -> list[float]:
@@ -52,13 +51,23 @@ class Listing:
             current: int | None = None
             for word in words(sentence):
                 if is_number(word):
-                    if word in self._entitled:
-                        continue
-                    if current is not None and not _may_have(self._items[current], current, word):
+                    if current is not None and not self._may_follow(word, current):
                         return True
                     continue
                 current = next((i for i, own in enumerate(self._known) if word in own), current)
         return False
+
+    def _may_follow(self, number: str, index: int) -> bool:
+        """Whether a number may stand behind an item: its own, its place, the next one's, a title's.
+
+        Args:
+            index: the item's, from 0.
+        """
+        if number in (str(index + 1), str(index + 2)):
+            return True
+        if any(number in words(str(value)) for value in self._items[index].values()):
+            return True
+        return any(number in words(title_of(item)) for item in self._items)
 
 
 def title_of(item: Any) -> str:
@@ -75,10 +84,3 @@ def _own_words(items: Sequence[Any]) -> list[list[str]]:
         others = vocabulary(*(" ".join(one) for i, one in enumerate(titles) if i != number))
         own.append([word for word in title if word not in others])
     return own
-
-
-def _may_have(item: Mapping[str, Any], index: int, number: str) -> bool:
-    """Whether a number may stand behind an item: one of its own, its place, or the next one's."""
-    if number in (str(index + 1), str(index + 2)):
-        return True
-    return any(number in words(str(value)) for value in item.values())

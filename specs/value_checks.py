@@ -56,7 +56,8 @@ def _check(check: CheckCall) -> Iterator[Finding]:
     for argument, kind in zip(check.arguments, kinds, strict=False):
         found = argument.static_type
         if found is not None and found not in _FITTING[kind]:
-            message = f"`{check.name}` wants a {kind}, and `{argument.source}` is always {found}"
+            wanted = f"`{check.name}` takes a value of the type {kind}"
+            message = f"{wanted}, and `{argument.source}` is always {found}"
             yield Finding(argument.where, message)
 
 

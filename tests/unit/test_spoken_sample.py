@@ -33,7 +33,7 @@ def _unsayable(folder: Path, text: str) -> list[Finding]:
         ('system: "You are', 'system: "You {{ doc.tags[5] }} are', "no item 5 among 1"),
         ('reference: "Hello, what', 'reference: "{{ doc.tags[5] }} what', "no reference can be"),
         ('    reference: "Hello, what', "    checks: ['says(doc.tags[5])']\n    reference: \"Hello, what", "no item 5"),
-        ('    reference: "Hello, what', "    checks: [max_words(doc.title)]\n    reference: \"Hello, what", "wants a number"),
+        ('    reference: "Hello, what', "    checks: [max_words(doc.title)]\n    reference: \"Hello, what", "of the type number"),
     ],
 )  # fmt: skip
 def test_what_fails_in_every_dialogue(tmp_path: Path, old: str, new: str, reason: str) -> None:
