@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specs.errors import Where
+from specs.expressions import Template
 from specs.plan import BLOCK, NOBODY, Plan, PlanSource, make_plan
 from specs.seeds import identity
 from tests.unit.kiosk import kiosk
-from tests.unit.tiny_domain import TEXT, changed, tiny
+from tests.unit.tiny_domain import TEXT, tiny
 
 PARTS = (3, "digest", "walk", "main", 0, 7)
 
@@ -98,14 +100,12 @@ def test_a_domain_without_documents_and_personas() -> None:
     assert (plan.document, plan.persona, plan.goal) == (None, NOBODY, "")
 
 
-def test_a_goal_that_its_document_does_not_suit_is_told_in_the_plan(tmp_path: Path) -> None:
-    text = changed(
-        ("Buy {{ doc.title }}.", "{{ doc.title + 1 }}"),
-        ("Drink {{ doc.title }} at once.", "{{ doc.title + 1 }}"),
-    )
-    plan = make_plan(tiny(tmp_path, text), PlanSource(0), 3)
+def test_a_goal_that_its_document_does_not_suit_is_told_in_the_plan() -> None:
+    where = Where("domain.yaml", 9)
+    goals = tuple(replace(g, text=Template("{{ doc.title + 1 }}", where)) for g in kiosk().goals)
+    plan = make_plan(replace(kiosk(), goals=goals), PlanSource(0), 3)
     assert plan.goal == ""
-    assert "domain.yaml" in plan.error
+    assert "domain.yaml:9" in plan.error
     assert make_plan(kiosk(), PlanSource(0), 3).error == ""
 
 
