@@ -229,6 +229,9 @@ def _head(word: str) -> str:
     return word[:1] if word >= _HANGUL else word[:3]
 
 
+FEW = 4
+"""Words that a vocabulary looks for one by one: most of what is asked for is there as it is."""
+
 STRANGERS = 10_000
 """Words that a vocabulary remembers not to hold; a model may come up with any number of them."""
 
@@ -243,7 +246,7 @@ class Vocabulary:
         self._words: set[str] = set()
         self._words.update(*map(words, texts))
         self._by_head: dict[str, list[str]] | None = None
-        self._characters: set[str] = set()  # of the pairs
+        self._looked = 0
         self._strangers: set[str] = set()
 
     def strangers(self, several: Iterable[str]) -> set[str]:
@@ -255,19 +258,24 @@ class Vocabulary:
             return True
         if word in self._strangers:
             return False
-        if self._by_head is None:  # most words are there as they are
-            self._by_head = {}
-            for known in self._words:
-                self._by_head.setdefault(_head(known), []).append(known)
-                if unspaced(known):
-                    self._characters.update(known)
-        if word in self._characters:
+        if any(same(word, known) for known in self._alike(_head(word))):
             return True
-        if any(same(word, known) for known in self._by_head.get(_head(word), ())):
+        if len(word) == 1 and unspaced(word) and any(word in known for known in self._words):
             return True
         if len(self._strangers) < STRANGERS:
             self._strangers.add(word)
         return False
+
+    def _alike(self, head: str) -> Iterable[str]:
+        """Return the words that begin so; they are sorted only when many are asked for."""
+        self._looked += 1
+        if self._looked <= FEW:
+            return [known for known in self._words if known.startswith(head)]
+        if self._by_head is None:
+            self._by_head = {}
+            for known in self._words:
+                self._by_head.setdefault(_head(known), []).append(known)
+        return self._by_head.get(head, ())
 
 
 @lru_cache(maxsize=128)
