@@ -10,6 +10,7 @@ ANY = 1_000
 
 KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
     "asks": (0, 0),
+    "asks_last": (0, 0),
     "avoids": (1, ANY),
     "grounded": (1, ANY),
     "lists": (1, 1),

@@ -315,6 +315,12 @@ def _asks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdic
     return None, asks(utterance.text)
 
 
+def _asks_last(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    """Whether it ends with its question: what stands behind it is often no part of the talk."""
+    said = [sentence for sentence in sentences(utterance.text) if words(sentence)]
+    return None, bool(said) and asks(said[-1])
+
+
 def _tells(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     return None, not asks(utterance.text)
 
@@ -360,6 +366,7 @@ CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
     "grounded": _grounded,
     "lists": _lists,
     "asks": _asks,
+    "asks_last": _asks_last,
     "avoids": _avoids,
     "picks": _picks,
     "rewords": _rewords,

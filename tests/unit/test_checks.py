@@ -410,6 +410,23 @@ def test_a_semicolon_is_no_question() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("I have soup or dal. Which one would you like?", True),
+        ("Which one would you like? ", True),
+        ("Which one is it? Please explain your reasoning.", False),
+        ("汤还是面？请选一个。", False),
+        ("请选一个。汤还是面？", True),
+        ("حساء أم أرز؟", True),
+        ("Soup.", False),
+        ("", False),
+    ],
+)
+def test_a_question_that_comes_last(text: str, passes: bool) -> None:
+    assert judge("asks_last", text) is passes
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("As an AI language model, I cannot cook.", "set phrase"),
