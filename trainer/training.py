@@ -335,6 +335,8 @@ def _report(figures: Mapping[str, Any], folder: Path) -> None:
     from ray import train
 
     train.report(dict(figures), checkpoint=train.Checkpoint.from_directory(folder))
+    # Ray Train hears of it a second or two later; of a worker that died before, it would be lost.
+    train.get_all_reported_checkpoints(train.CheckpointConsistencyMode.COMMITTED)
 
 
 def _save(job: Job, model: Any) -> None:
