@@ -1,7 +1,7 @@
 """A person takes one side of a dialogue, in the terminal, against the model of the other side.
 
 The dialogue is the `Conversation` that a run would play, with a person in one seat; the model is
-loaded in this process, without Ray.
+loaded in this process, unless it has GPUs or the run file names a cluster.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ async def _seat(run: RunFile, side: Side, noted: Noted) -> AsyncIterator[Seat]:
     engine = run.engines[name]
     if engine.kind != "reference":
         click.echo(f"starting {engine.model} ...", err=True)
-    async with started(engine, name) as (client, info):
+    async with started(engine, name, address=run.cluster.address) as (client, info):
         tokenizer = None
         if info.takes == "tokens":
             tokenizer = load_tokenizer(engine.model, engine.revision)

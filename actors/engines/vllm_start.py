@@ -131,7 +131,8 @@ def explain(model: str, error: str, lines: Sequence[str]) -> tuple[str, bool]:
         error: what was raised here.
         lines: what the engine's processes printed.
     """
-    cause = _cause(lines) if "root cause above" in error else error.strip().splitlines()[0]
+    said = [] if "root cause above" in error else error.strip().splitlines()
+    cause = said[0] if said else _cause(lines)  # some exceptions come without a word
     text = f"{error}\n" + "\n".join(lines)
     for pattern, message, permanent in _KNOWN:
         found = re.search(pattern, text, re.S)

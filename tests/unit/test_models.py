@@ -127,3 +127,8 @@ def test_why_vllm_did_not_start(line: str, words: str, permanent: bool) -> None:
     message, hopeless = explain("m", raised, ["noise", line, ""] if line else [])
     assert words in message
     assert hopeless == permanent
+
+
+def test_an_exception_without_a_word_is_explained_by_what_was_printed() -> None:
+    message, _ = explain("m", " ", ["NotImplementedError: no such platform"])
+    assert message == "vLLM could not start m: NotImplementedError: no such platform"
