@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from specs.domain import SlotType
@@ -49,6 +50,9 @@ def typed(kind: SlotType, value: Any) -> Any:
 
 
 def _integer(value: Any) -> int:
+    if isinstance(value, str):
+        with suppress(ValueError):  # "3.0" is none, and yet whole
+            return int(value)
     number = _number(value)
     if number != int(number):
         raise ValueError

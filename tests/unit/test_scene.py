@@ -272,6 +272,8 @@ def test_memory_that_doubles_every_turn_is_an_error_before_it_fills_the_machine(
         ("integer", "12", 12),
         ("integer", 3.0, 3),
         ("integer", 2**60 + 1, 2**60 + 1),
+        ("integer", str(2**60 + 1), 2**60 + 1),
+        ("integer", "3.0", 3),
         ("number", "2.5", 2.5),
         ("text", 7, "7"),
         ("boolean", "True", True),
