@@ -18,7 +18,7 @@ from cluster.summary import lines, summarize
 from specs.domain import Domain
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.loader import open_domain
-from specs.parts import Folder, part_findings, part_names, read_batches, read_dialogues
+from specs.parts import Folder, part_names, read_batches, read_dialogues
 from specs.plan import PlanSource, walk_id_of
 from specs.records import dialogue_schema
 from specs.run_file import RunFile
@@ -77,21 +77,21 @@ def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[s
     Raises:
         InputError: naming every part that is another run's, or that cannot be read.
     """
-    names = part_names(dialogues)
-    wrong = part_findings(dialogues, names, dialogue_schema())
-    if wrong:
-        raise InputError(wrong)
     seen = IndexSet()
-    warnings = []
-    for name in names:
+    warnings: list[str] = []
+    wrong: list[Finding] = []
+    for name in part_names(dialogues):
         again = 0
-        for index, walk_id in _identities(dialogues, name):
-            if walk_id != walk_id_of(domain, source, index):
-                message = f"holds dialogue {index} of another run (seed, domain or policy)"
-                hint = "Move it out of the run's folder."
-                wrong.append(Finding(Where(dialogues.file(name)), message, hint))
-                break
-            again += not seen.add(index)
+        try:
+            for index, walk_id in _identities(dialogues, name):
+                if walk_id != walk_id_of(domain, source, index):
+                    message = f"holds dialogue {index} of another run (seed, domain or policy)"
+                    hint = "Move it out of the run's folder."
+                    wrong.append(Finding(Where(dialogues.file(name)), message, hint))
+                    break
+                again += not seen.add(index)
+        except InputError as error:
+            wrong += error.findings
         if again:
             warnings.append(f"{dialogues.file(name)}: {again} of its dialogues are there twice")
     if wrong:

@@ -33,7 +33,7 @@ def rehearse(domain: Domain, dialogues: int, first: int, seed: int) -> list[Dial
     The same domain, seed and index give the same dialogue, whatever is played beside it.
 
     Raises:
-        DuologueError: when a plan cannot be made or the documents cannot be searched.
+        DuologueError: when the documents cannot be searched.
     """
     return asyncio.run(_rehearse(domain, PlanSource(seed), range(first, first + dialogues)))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from actors.retrieval.sampled import SampledTools
 from specs.domain import Case, Domain
-from specs.errors import DuologueError, Finding, Where
+from specs.errors import Finding, Where
 from specs.expressions import Expression
 from specs.frames import Meter, metered
 from specs.plan import PlanSource, make_plan
@@ -69,11 +69,7 @@ def sample(domain: Domain, seed: int, count: int, meter: Meter | None = None) ->
     documents: set[str] = set()
     personas: set[str] = set()
     for index in range(count):
-        try:
-            plan = make_plan(domain, source, index)
-        except DuologueError as error:
-            walks.append(Walked((), 0, StopReason.ERROR, (), str(error)))
-            continue
+        plan = make_plan(domain, source, index)
         walk = sample_walk(domain, plan, tools)
         if meter is not None:
             meter.pay(TURN * walk.turns)
