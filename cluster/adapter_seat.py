@@ -220,9 +220,7 @@ class AdapterDialogue:
         """Return what the state speaks from, its reply in place (`trainer.examples`)."""
         scene = self.scene
         speech = self._domain.states[scene.speaking].speech
-        reference = next(iter(speech.references), None)
-        settled = scene.settle(speech, "agent")
-        scene.reply = scene.reference_slots(speech, "agent", reference, settled)
+        _, scene.reply = scene.voiced(speech, "agent")
         draws = later(scene.plan.walk_id, scene.turn, "check")
         return spoken_facts(speech, scene.scope(), known, draws, called)
 

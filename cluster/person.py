@@ -78,8 +78,12 @@ class Person:
     _text: str = ""
 
     async def choose_edge(self, conversation: Conversation, edges: Sequence[Edge]) -> Edge:
-        """Return the edge that the person's words mean; the words are kept for `speak`."""
-        options = [_option(conversation, edge) for edge in edges]
+        """Return the edge that the person's words mean; the words are kept for `speak`.
+
+        Raises:
+            DuologueError: when none of the edges can be said here.
+        """
+        options = _options(conversation, edges)
         said = ""
         while True:
             given, said = said or self._line("user", list(map(str, options))), ""
@@ -180,19 +184,35 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _options(conversation: Conversation, edges: Sequence[Edge]) -> list[Option]:
+    """Return the edges that can be said here; why another cannot is printed, for its author."""
+    options = []
+    problem: DuologueError | None = None
+    for edge in edges:
+        try:
+            options.append(_option(conversation, edge))
+        except DuologueError as error:
+            problem = problem or error
+            click.echo(f"  ({plain(_named(edge))} cannot be said here: {plain(error)})")
+    if problem is not None and not options:
+        raise problem
+    return options
+
+
+def _named(edge: Edge) -> str:
+    return edge.intent or f"to {edge.to[0].to}"
+
+
 def _option(conversation: Conversation, edge: Edge) -> Option:
     scene = conversation.scene
     before = scene.slots
-    name = edge.intent or f"to {edge.to[0].to}"
     try:
         utterer = Utterer(conversation, "user", edge.speech)
         instruction = utterer.ask.instruction
         texts = tuple(text for text, _ in utterer.references())
-    except DuologueError as error:
-        return Option(edge, name, f"(cannot be said here: {error})", ())
     finally:
         scene.slots = before
-    return Option(edge, name, instruction, texts or (instruction,))
+    return Option(edge, _named(edge), instruction, texts or (instruction,))
 
 
 def _as(line: str, options: Sequence[Option]) -> tuple[Option | None, str]:

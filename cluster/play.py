@@ -27,7 +27,7 @@ from cluster.show import plain
 from cluster.single_engine import started
 from specs.domain import Domain, Side
 from specs.engine import Sampling
-from specs.loader import open_domain
+from specs.loader import locate, open_domain
 from specs.plan import Plan, PlanSource, make_plan
 from specs.records import Dialogue, Turn
 from specs.run_file import RunFile, load
@@ -75,8 +75,9 @@ def _found(run_file: str) -> Path:
 
 
 def _domain(path: str, run: RunFile) -> Domain:
-    if path != run.domain.path:  # the run file's documents belong to its own domain
-        return open_domain(path)
+    played, own = (locate(one)[0] for one in (path, run.domain.path))
+    if played is None or own is None or played.resolve() != own.resolve():
+        return open_domain(path)  # the run file's documents belong to its own domain
     corpus, personas = run.domain.corpus, run.domain.personas
     return open_domain(path, Path(corpus) if corpus else None, Path(personas) if personas else None)
 

@@ -22,7 +22,7 @@ from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue
 from specs.replay import recorded_results
 from specs.scene import Calling, CallResult, Scene
-from tests.unit.tiny_domain import tiny
+from tests.unit.tiny_domain import changed, tiny
 from trainer.agent_format import ChatMessage, PieceKind, pieces
 from trainer.examples import agent_messages
 
@@ -94,6 +94,15 @@ def test_the_adapter_sees_what_it_was_trained_on(domain: Domain) -> None:
             (one.role, one.content) for one in trained
         ]
         assert not learned.pieces
+
+
+def test_a_reference_that_does_not_suit_the_document_is_passed_over(tmp_path: Path) -> None:
+    first = """      - {say: "I have {{ results"""
+    unsuited = """      - {say: "This.", slots: {shown: "[results[99].id]"}}\n"""
+    domain = tiny(tmp_path, changed((first, unsuited + first)))
+    for dialogue in rehearse(domain, 12, 0, 0):
+        talk, _, _ = seated(domain, dialogue)
+        asyncio.run(played(talk, dialogue))
 
 
 async def to_the_offer(

@@ -12,7 +12,7 @@ from specs.domain import CheckCall, Reference, Speech
 from specs.errors import ExpressionError, Where
 from specs.expressions import Expression, Template
 from specs.utterance import Utterance, boilerplate
-from specs.words import Vocabulary, asks, content_words, same, words
+from specs.words import Vocabulary, asks, words
 
 HERE = Where("test.yaml", 1, 1)
 
@@ -350,47 +350,6 @@ def test_lists_wants_results_in_their_order() -> None:
     assert judge("lists", "Soup or Lentil Soup?", [{"title": "Lentil Soup"}, {"title": "Soup"}])
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("stir", "stirred"),
-        ("cooked", "cooking"),
-        ("bake", "baking"),
-        ("leaf", "leaves"),
-        ("berry", "berries"),
-        ("potato", "potatoes"),
-        ("cocinar", "cocinado"),
-        ("курица", "курицы"),
-        ("밥", "밥이"),
-        ("수프에서", "수프를"),
-    ],
-)
-def test_forms_of_one_word_are_the_same(one: str, other: str) -> None:
-    assert same(one, other)
-    assert same(other, one)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("dough", "doubt"),
-        ("greased", "great"),
-        ("press", "precious"),
-        ("chicken", "chickpeas"),
-        ("butter", "button"),
-        ("salt", "salad"),
-        ("pan", "panko"),
-        ("10", "100"),
-        ("сук", "суп"),
-        ("до", "дом"),
-        ("물", "물론"),
-    ],
-)
-def test_words_that_begin_alike_are_not_the_same(one: str, other: str) -> None:
-    assert not same(one, other)
-    assert not same(other, one)
-
-
 def test_what_a_model_takes_from_an_example_is_not_grounded() -> None:
     step = "Bring the vegetable stock, onion, vinegar and sugar to the boil."
     spoken = "Now bring the vegetable stock, onion, vinegar and sugar to the boil."
@@ -517,19 +476,6 @@ def test_the_threshold_of_similar() -> None:
 def test_cut_off_is_not_finished() -> None:
     results = run_checks(Speech(), Utterance("Now add the", finished=False), {}, random.Random(0))
     assert [(result.name, result.passed) for result in results] == [("finished", False)]
-
-
-def test_words_keep_every_script() -> None:
-    assert words("Crème brûlée, 1 1/2 cups") == ("crème", "brûlée", "1", "1/2", "cups")
-    assert words("don’t") == ("don't",)
-    assert words("冷たい水") == ("冷た", "たい", "い水")
-    assert content_words("I would like the борщ") == ("борщ",)
-
-
-@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=120))
-def test_plain_text_has_the_words_that_the_general_rule_finds(text: str) -> None:
-    # A letter of another script behind a full stop sends the same text down the general path.
-    assert words(f"{text} . ß") == (*words(text), "ss")
 
 
 @given(st.text(max_size=200), st.text(max_size=60))

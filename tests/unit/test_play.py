@@ -1,4 +1,5 @@
 import builtins
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,9 +53,16 @@ Printed = pytest.CaptureFixture[str]
 
 
 class Game:
-    """Plays the template with scripted lines."""
+    """Plays a domain, the template by default, with scripted lines."""
 
-    def __init__(self, run_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
+    def __init__(
+        self,
+        run_file: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: Printed,
+        domain: Path = TEMPLATE,
+    ) -> None:
+        self._domain = domain
         self._run_file = run_file
         self._monkeypatch = monkeypatch
         self._capsys = capsys
@@ -63,7 +71,7 @@ class Game:
     def __call__(self, *lines: str, side: str = "user", code: int = 0) -> str:
         self.typist = Typist(lines)
         self._monkeypatch.setattr(builtins, "input", self.typist)
-        arguments = ["play", str(TEMPLATE), "--as", side, "--run", str(self._run_file)]
+        arguments = ["play", str(self._domain), "--as", side, "--run", str(self._run_file)]
         try:
             main(arguments)
             exited = 0
@@ -147,3 +155,34 @@ def test_a_run_file_that_is_not_there_is_said(
         main(["play", str(TEMPLATE), "--run", "specs/runs/nothing.toml"])
     assert done.value.code == 2
     assert "no such run file" in capsys.readouterr().err
+
+
+def test_the_run_files_documents_go_with_its_domain_however_it_is_named(
+    run_file: Path, tmp_path: Path, game: Game
+) -> None:
+    corpus = tmp_path / "one.jsonl"
+    lines = (TEMPLATE / "corpus.jsonl").read_text().splitlines()
+    corpus.write_text(next(line for line in lines if '"new-chain"' in line))
+    named = TEMPLATE / "domain.yaml"
+    run_file.write_text(RUN.replace('path = "recipe"', f'path = "{named}"\ncorpus = "{corpus}"'))
+    assert "document:  Replace a worn chain" in game()
+    run_file.write_text(RUN.replace('"recipe"', f'"recipe"\ncorpus = "{corpus}"'))
+    assert "document:  True a wobbling wheel" in game()  # the documents of another domain
+
+
+def test_what_cannot_be_said_here_cannot_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_file: Path, capsys: Printed
+) -> None:
+    folder = tmp_path / "desk"
+    shutil.copytree(TEMPLATE, folder)
+    file = folder / "domain.yaml"
+    said = "Make a remark about something else, such as the weather or the traffic."
+    assert said in file.read_text()
+    file.write_text(
+        file.read_text().replace(said, "{{ (doc | default({'steps': [1,2,3,4,5,6]})).steps[5] }}")
+    )
+    game = Game(run_file, monkeypatch, capsys, folder)
+    out = game(PROBLEM, "", "/intents", "/as 3 others")
+    assert "(small_talk cannot be said here: " in out
+    assert "2 small_talk" not in out
+    assert "a number from 1 to 1" in out
