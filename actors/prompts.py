@@ -24,7 +24,7 @@ from specs.seeds import later
 
 INSTRUCTION = {"user": "Intention", "agent": "Instruction"}
 
-_MAX_TEXT = 600
+MAX_TEXT = 600
 """Characters a schema lets an utterance have: the bound stops a model that loops."""
 
 
@@ -318,7 +318,7 @@ def _alternating(messages: Sequence[Message]) -> list[Message]:
 def schema_of(written: Sequence[Slot]) -> dict[str, Any]:
     """Return the JSON schema of an utterance with the slots that the model writes."""
     properties: dict[str, Any] = {slot.name: _slot_schema(slot) for slot in written}
-    properties[_words(written)] = {"type": "string", "minLength": 1, "maxLength": _MAX_TEXT}
+    properties[_words(written)] = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
     return {
         "type": "object",
         "properties": properties,

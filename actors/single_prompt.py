@@ -2,20 +2,21 @@
 
 The walk is taken first, without words (slots are what a reference would say, searches are real);
 then one prompt lists every step's instruction, and one answer of the agent's engine has to hold all
-utterances, a numbered line each. Checks are made and recorded, but nothing is asked for again: that
-is what the baseline is compared for.
+utterances: a JSON object with a key for each, which a schema makes it keep to where the engine can
+(without one, small models leave steps out or break off). Checks are made and recorded, but nothing
+is asked for again: that is what the baseline is compared for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.conversation import Cast, Progress, call_fields, make_record
-from actors.prompts import Prompt, clean, flat, render_shots, sound
+from actors.prompts import MAX_TEXT, Prompt, clean, flat, render_shots, sound
 from actors.seat import request
 from actors.speaking import Stopped
 from specs.checks import run_checks
@@ -23,21 +24,34 @@ from specs.domain import Edge, Reference, Side, Speech
 from specs.engine import Answer, Message
 from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan
-from specs.records import Dialogue, StopReason, Turn
+from specs.records import Dialogue, StopReason, Turn, dump_json
 from specs.scene import CallResult, Moves, Scene
 from specs.seeds import digest, seed
 from specs.utterance import Utterance
 from specs.words import words
 
 TOKENS_A_TURN = 48
-"""Room for each utterance, in tokens; the label takes some of it."""
+"""Room for each utterance, in tokens; the key takes some of it."""
+
+_CUTS = 8
+"""How many commas from its end an answer is searched for where it is still an object."""
 
 _PLAN = "What each of them says, in order:"
-_WORDS = "The conversation, word for word:"
+_WORDS = "The conversation, word for word, as one JSON object:"
 
 
-def _numbered(lines: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"{n}. {name}: {text}" for n, (name, text) in enumerate(lines, start=1))
+def _keyed(lines: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return texts under their number and speaker."""
+    return {f"{n}. {name}": text for n, (name, text) in enumerate(lines, start=1)}
+
+
+def _listed(lines: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{key}: {text}" for key, text in _keyed(lines).items())
+
+
+def _object(lines: Sequence[tuple[str, str]]) -> str:
+    rows = (f"{dump_json(key)}: {dump_json(text)}" for key, text in _keyed(lines).items())
+    return "{" + ",\n ".join(rows) + "}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +206,24 @@ class SinglePrompt:
     def prompt(self) -> Prompt:
         """Return the one prompt, once the walk is done."""
         cards = self.cast.cards
-        plan = _numbered([(step.name, step.instruction) for step in self.steps])
-        example = self._example()
+        told = [(step.name, step.instruction) for step in self.steps]
         head = (
             f"A conversation between a {cards['user'].name} and a {cards['agent'].name}. "
             f"{flat(self.cast.domain.description)}"
         )
-        if self.plan.persona.text:
+        profile = self.cast.seats["agent"].profile
+        if profile.persona and self.plan.persona.text:
             head += f"\nThe {cards['user'].name}: {flat(self.plan.persona.text)}"
-        told = f"{head}{example}\n\n{_PLAN}\n{plan}"
-        if self.cast.seats["agent"].profile.form == "script":
-            text = f"{told}\n\n{_WORDS}\n1. {self.steps[0].name}:"
-            return Prompt(text=text, stop=(f"\n{len(self.steps) + 1}.",))
-        asked = (
-            "Write the conversation word for word, one utterance a line, each with its number "
-            f"and speaker as in the list, from `1. {self.steps[0].name}: ...` to the last, and "
-            "nothing else."
+        text = f"{head}{self._example()}\n\n{_PLAN}\n{_listed(told)}\n\n"
+        schema = dump_json(_schema(list(_keyed(told))))
+        if profile.form == "script":
+            return Prompt(text=f"{text}{_WORDS}\n", schema=schema)
+        first, *_, last = _keyed(told)
+        text += (
+            "Write the conversation word for word, as one JSON object with a key for each "
+            f"utterance, from {dump_json(first)} to {dump_json(last)}, and nothing else."
         )
-        return Prompt(messages=(Message("user", f"{told}\n\n{asked}"),))
+        return Prompt(messages=(Message("user", text),), schema=schema)
 
     def _example(self) -> str:
         """Return how such a list becomes words, by the domain's examples of what comes first."""
@@ -221,29 +235,23 @@ class SinglePrompt:
         chosen = list(shots.values())[: 2 * self.cast.seats["agent"].profile.examples]
         if not chosen:
             return ""
-        plan = _numbered([(name, instruction) for name, instruction, _ in chosen])
-        said = _numbered([(name, say) for name, _, say in chosen])
+        plan = _listed([(name, instruction) for name, instruction, _ in chosen])
+        said = _object([(name, say) for name, _, say in chosen])
         return f"\n\nAn example. {_PLAN}\n{plan}\n\n{_WORDS}\n{said}"
 
     def _answer(self) -> str:
         """Return the whole dialogue as the reference engine says it, in the form asked for."""
-        text = _numbered([(step.name, step.reference) for step in self.steps])
-        if self.cast.seats["agent"].profile.form == "script":
-            return text.removeprefix(f"1. {self.steps[0].name}:")
-        return text
+        return _object([(step.name, step.reference) for step in self.steps])
 
     def _parse(self, text: str) -> list[str]:
         """Return the utterances as far as they are there in order."""
-        if self.cast.seats["agent"].profile.form == "script":
-            text = f"1. {self.steps[0].name}:{text}"
+        told = _read(text)
         said: list[str] = []
-        for line in text.splitlines():
-            if len(said) == len(self.steps):
+        for key in _keyed([(step.name, "") for step in self.steps]):
+            utterance = told.get(key)
+            if not isinstance(utterance, str) or not clean(utterance):
                 break
-            label = re.escape(self.steps[len(said)].name)
-            match = re.match(rf"\s*{len(said) + 1}\.\s*{label}\s*:\s*(.+)", line, re.IGNORECASE)
-            if match:
-                said.append(clean(match.group(1)))
+            said.append(clean(utterance))
         return said
 
     def _record(
@@ -260,7 +268,7 @@ class SinglePrompt:
             theirs=[words(turn.text) for turn in self.turns if turn.role != step.side],
             names=[card.name for card in self.cast.cards.values()],
             phrases=self.cast.phrases,
-            finished=not last or reason != "length",  # only the last line can be cut off
+            finished=len(text) < MAX_TEXT and not (last and reason == "length"),
         )
         checks = run_checks(step.speech, utterance, step.scope, self.scene.draws("check"))
         first = not self.turns
@@ -284,3 +292,27 @@ class SinglePrompt:
                 **step.fields,
             )
         )
+
+
+def _schema(keys: Sequence[str]) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(keys, text),
+        "required": list(keys),
+        "additionalProperties": False,
+    }
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Return the object in an answer, as far as it goes where it was cut off."""
+    begun = text[max(text.find("{"), 0) :]
+    for _ in range(_CUTS):
+        for end in ("", '"}', "}"):
+            try:
+                told = json.JSONDecoder().raw_decode(begun + end)[0]
+            except (ValueError, RecursionError):
+                continue
+            return told if isinstance(told, dict) else {}
+        begun = begun.rpartition(",")[0]
+    return {}

@@ -1,7 +1,8 @@
-"""The baseline: one prompt, one answer, as many turns as it has numbered lines."""
+"""The baseline: one prompt, one answer, as many turns as its object has keys."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,11 @@ SOURCE = PlanSource(0, "single_prompt")
 
 
 class Writer:
-    """Writes a line for each that the prompt lists, changed as the test says."""
+    """Writes an utterance for each that the prompt lists, changed as the test says."""
 
     def __init__(
         self,
-        change: Callable[[list[str]], list[str]] = lambda lines: lines,
+        change: Callable[[str], str] = lambda text: text,
         finish: str = "stop",
         failure: Failure | None = None,
     ) -> None:
@@ -38,11 +39,11 @@ class Writer:
         if self._failure is not None:
             return Answer(request.id, failure=self._failure)
         listed = shown(request).split("in order:\n")[-1].split("\n\n")[0]
-        lines = self._change(listed.split("\n"))
-        text = "\n".join(lines)
-        if request.text:  # a script begins behind the first label
-            text = text.partition(":")[2]
-        candidate = Candidate(text, self._finish, 99)
+        said = dict(line.split(": ", 1) for line in listed.split("\n"))
+        assert request.sampling.schema is not None
+        schema = json.loads(request.sampling.schema)
+        assert list(said) == list(schema["properties"]) == schema["required"]
+        candidate = Candidate(self._change(json.dumps(said, indent=1)), self._finish, 99)
         return Answer(request.id, (candidate,), completion_tokens=99, prompt_tokens=10)
 
     def release(self, dialogue: str) -> None:
@@ -75,28 +76,61 @@ async def test_a_whole_dialogue_from_one_request(form: Any) -> None:
     assert prompts == {0: shown(request)}
 
 
+def without(key: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        said = json.loads(text)
+        return json.dumps({k: v for k, v in said.items() if not k.startswith(key)})
+
+    return change
+
+
+def cut(text: str, behind: str) -> str:
+    return text[: text.index(behind) + len(behind)]
+
+
 @pytest.mark.parametrize(
     ("change", "kept"),
     [
-        (lambda lines: lines[:3], 3),
-        (lambda lines: [*lines[:2], *lines[3:]], 2),
-        (lambda lines: [lines[0], "Well, well.", *lines[1:2], "and so on"], 2),
-        (lambda lines: [lines[0], lines[1].replace("guest", "keeper")], 1),
+        (without("3."), 2),
+        (without("1."), 0),
+        (lambda text: text.replace("2. guest", "2. keeper"), 1),
+        (lambda text: cut(text, '"3. ') + 'keeper": "Well, we', 3),
+        (lambda text: cut(text, '"3. ') + 'keeper": "Well, we\\', 3),
+        (lambda text: cut(text, '"3. '), 2),
+        (lambda text: cut(text, '"1. keeper": '), 0),
+        (lambda text: "No.", 0),
+        (lambda text: "[" * 100_000, 0),
+        (lambda text: "{" + '"a": ' * 100_000, 0),
+        (lambda text: '{"1. keeper": 5}', 0),
+        (lambda text: '{"1. keeper": " "}', 0),
     ],
 )
-async def test_missing_lines_are_unparsed(
-    change: Callable[[list[str]], list[str]], kept: int
-) -> None:
+async def test_missing_utterances_are_unparsed(change: Callable[[str], str], kept: int) -> None:
     dialogue = await write(Writer(change))
     assert dialogue.stop_reason is StopReason.UNPARSED
     assert f"{kept} of " in dialogue.error
     assert len(dialogue.turns) == kept
 
 
+async def test_words_around_the_object_are_no_part_of_it() -> None:
+    dialogue = await write(Writer(lambda text: f"Here:\n```json\n{text}\n```\nDone."))
+    assert dialogue.stop_reason is StopReason.ENDED
+
+
 async def test_the_last_line_may_be_cut_off() -> None:
     dialogue = await write(Writer(finish="length"))
     finished = [turn.checks[0].passed for turn in dialogue.turns]
     assert finished == [True] * (len(finished) - 1) + [False]
+
+
+async def test_what_reaches_the_schemas_bound_is_cut_off() -> None:
+    def longer(text: str) -> str:
+        said = json.loads(text)
+        said[list(said)[2]] = "so" * 300
+        return json.dumps(said)
+
+    dialogue = await write(Writer(longer))
+    assert [turn.index for turn in dialogue.turns if not turn.checks[0].passed] == [2]
 
 
 async def test_failures() -> None:
