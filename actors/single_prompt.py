@@ -199,7 +199,7 @@ class SinglePrompt:
             self._record(step, text, prompt, answer, drawn, len(said))
         if len(said) < len(self.steps):
             raise Stopped(
-                StopReason.UNPARSED, f"{len(said)} of {len(self.steps)} numbered lines were written"
+                StopReason.UNPARSED, f"{len(said)} of {len(self.steps)} utterances were written"
             )
         return StopReason.ENDED
 
