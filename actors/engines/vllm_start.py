@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pydantic import ValidationError
+
 from specs.engine import EngineStats
 from specs.errors import EngineError
 
@@ -108,19 +110,41 @@ def start_engine(name: str, arguments: Callable[[bool], dict[str, Any]], meter: 
     made = arguments(current_platform.is_cpu())
     try:
         args = AsyncEngineArgs(**made)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise EngineError(
-            f"the engine's `vllm` table is not what vLLM takes: {error}", True
+            f"the engine's `vllm` table is not what vLLM takes: {_words(error)}", True
         ) from error
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     try:
         with _overheard(lines):
             loggers: list[Any] = [meter]
             return AsyncLLM.from_engine_args(args, stat_loggers=loggers)
-    except (ValueError, RuntimeError, OSError, ImportError, KeyError, AttributeError) as error:
+    except _RAISED as error:
         _log.debug("vLLM did not start:\n%s", "\n".join(lines))
-        why, permanent = explain(name, str(error), list(lines))
+        said = _words(error) or ("" if lines else type(error).__name__)
+        why, permanent = explain(name, said, list(lines))
         raise EngineError(why, permanent) from error
+
+
+_RAISED = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What vLLM raises for settings, models and machines that it cannot use."""
+
+
+def _words(error: Exception) -> str:
+    """Return what an exception says; pydantic's first line only counts the errors."""
+    if not isinstance(error, ValidationError):
+        return str(error).strip()
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(": ".join((*map(str, one["loc"]), one["msg"])) for one in found)
 
 
 def explain(model: str, error: str, lines: Sequence[str]) -> tuple[str, bool]:
