@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.engines.cores import claim_cores
+from actors.engines.cores import Claim
 from actors.engines.models import resolve_model
 from actors.engines.vllm_start import EngineMeter, start_engine
 from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
@@ -40,6 +40,7 @@ class VllmBackend:
         self._name = name
         self._adapter = adapter
         self._engine: Any = None
+        self._claim = Claim()
         self._meter = EngineMeter()
         self._info: EngineInfo | None = None
         self._adapters: dict[str, Any] = {}
@@ -48,7 +49,8 @@ class VllmBackend:
     async def start(self) -> EngineInfo:
         """Load the model; raises EngineError with one message when that cannot be."""
         model = await asyncio.to_thread(resolve_model, self._config.model, self._config.revision)
-        _environment(self._config, isinstance(model, Path))
+        self._claim_cores()
+        _environment(self._claim.cores, isinstance(model, Path))
         arguments = _arguments(self._config, str(model), self._adapter)
         # In a thread: vLLM blocks until its processes are up, and the replica has to answer.
         self._meter = EngineMeter()
@@ -114,6 +116,12 @@ class VllmBackend:
                 await asyncio.gather(listening, return_exceptions=True)
             await asyncio.to_thread(engine.shutdown, 10.0)
             engine.shutdown = _nothing  # its destructor would call it while Python itself ends
+        self._claim.release()
+
+    def _claim_cores(self) -> None:
+        """Take cores for an engine on the CPU; of several ranks vLLM shares them out by itself."""
+        if not self._config.gpus and self._config.tensor_parallel == 1:
+            self._claim.take(self._config.cpu_cores)
 
     def _unfit(self, request: Request) -> Failure | None:
         if not request.tokens:
@@ -174,7 +182,7 @@ def _nothing() -> None:
     """Take the place of what must not be called twice."""
 
 
-def _environment(config: EngineSection, local: bool) -> None:
+def _environment(cores: Sequence[int], local: bool) -> None:
     """Set what vLLM reads when it is imported and when its processes start."""
     settings = {
         "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about its own insides
@@ -188,9 +196,8 @@ def _environment(config: EngineSection, local: bool) -> None:
     for key, value in settings.items():
         os.environ.setdefault(key, value)
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # whole GiB only; the run file's value rules
-    if config.tensor_parallel == 1:  # for several ranks vLLM shares the cores out by itself
-        cores = ",".join(map(str, claim_cores(config.cpu_cores)))
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores
+    if cores:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
 
 
 def _arguments(config: EngineSection, model: str, adapter: str) -> Callable[[bool], dict[str, Any]]:

@@ -1,0 +1,85 @@
+"""What an engine of vLLM takes of its machine and its process while it loads, without vLLM."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.engines import vllm_engine
+from actors.engines.cores import Claim
+from actors.engines.vllm_engine import VllmBackend
+from specs.errors import EngineError
+from specs.run_file import EngineSection
+
+BIND = "VLLM_CPU_OMP_THREADS_BIND"
+
+
+@pytest.fixture(autouse=True)
+def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give it four cores, locks of its own and an environment that ends with the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != BIND})
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
+    """Note the environment in which vLLM starts; it does not start."""
+    noted: list[Mapping[str, str]] = []
+
+    def start_engine(*_: Any) -> Any:
+        noted.append(dict(os.environ))
+        raise EngineError("seen", True)
+
+    monkeypatch.setattr(vllm_engine, "start_engine", start_engine)
+    return noted
+
+
+async def load(folder: Path, **config: Any) -> VllmBackend:
+    """Let an engine with the model in a folder try to start."""
+    (folder / "config.json").write_text("{}")
+    backend = VllmBackend(EngineSection(model=str(folder), **config), "v")
+    with pytest.raises(EngineError, match="seen"):
+        await backend.start()
+    return backend
+
+
+def taken(claim: Claim, count: int) -> list[int]:
+    claim.take(count)
+    return list(claim.cores)
+
+
+def test_engines_share_no_core_unless_they_must() -> None:
+    first, second, third, fourth = (Claim() for _ in range(4))
+    assert taken(first, 1) == [0]
+    assert taken(second, 2) == [1, 2]
+    assert taken(third, 2) == [0, 3]
+    assert taken(fourth, 2) == [0, 1]
+    second.release()
+    assert taken(fourth, 2) == [1, 2]
+    assert taken(fourth, 1) == [1]  # its own are free for it
+    assert taken(fourth, 0) == [0, 1, 2, 3]
+
+
+async def test_an_engine_gives_its_cores_back(
+    tmp_path: Path, seen: list[Mapping[str, str]]
+) -> None:
+    first = await load(tmp_path, cpu_cores=2)
+    second = await load(tmp_path, cpu_cores=2)
+    await first.stop()
+    await load(tmp_path, cpu_cores=2)
+    assert [environment[BIND] for environment in seen] == ["0,1", "2,3", "0,1"]
+    await second.stop()
+
+
+async def test_an_engine_with_gpus_takes_no_cores(
+    tmp_path: Path, seen: list[Mapping[str, str]]
+) -> None:
+    await load(tmp_path, cpu_cores=3, gpus=1)
+    assert BIND not in seen[0]
+    assert taken(Claim(), 2) == [0, 1]
