@@ -16,6 +16,7 @@ from typing import Any
 
 from actors.engines.cores import Claim
 from actors.engines.models import resolve_model
+from actors.engines.vllm_environment import environment
 from actors.engines.vllm_start import EngineMeter, start_engine
 from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
 from specs.errors import EngineError
@@ -50,12 +51,11 @@ class VllmBackend:
         """Load the model; raises EngineError with one message when that cannot be."""
         model = await asyncio.to_thread(resolve_model, self._config.model, self._config.revision)
         self._claim_cores()
-        _environment(self._claim.cores, isinstance(model, Path))
         arguments = _arguments(self._config, str(model), self._adapter)
         # In a thread: vLLM blocks until its processes are up, and the replica has to answer.
         self._meter = EngineMeter()
         starting = asyncio.ensure_future(
-            asyncio.to_thread(start_engine, self._config.model, arguments, self._meter)
+            asyncio.to_thread(self._load, arguments, self._claim.cores, isinstance(model, Path))
         )
         try:
             self._engine = await asyncio.shield(starting)
@@ -117,6 +117,12 @@ class VllmBackend:
             await asyncio.to_thread(engine.shutdown, 10.0)
             engine.shutdown = _nothing  # its destructor would call it while Python itself ends
         self._claim.release()
+
+    def _load(
+        self, arguments: Callable[[bool], dict[str, Any]], cores: Sequence[int], local: bool
+    ) -> Any:
+        with environment(cores, local):
+            return start_engine(self._config.model, arguments, self._meter)
 
     def _claim_cores(self) -> None:
         """Take cores for an engine on the CPU; of several ranks vLLM shares them out by itself."""
@@ -180,24 +186,6 @@ def _shut(started: asyncio.Future[Any]) -> None:
 
 def _nothing() -> None:
     """Take the place of what must not be called twice."""
-
-
-def _environment(cores: Sequence[int], local: bool) -> None:
-    """Set what vLLM reads when it is imported and when its processes start."""
-    settings = {
-        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about its own insides
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    if local:
-        settings["HF_HUB_OFFLINE"] = "1"
-    for key, value in settings.items():
-        os.environ.setdefault(key, value)
-    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # whole GiB only; the run file's value rules
-    if cores:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
 
 
 def _arguments(config: EngineSection, model: str, adapter: str) -> Callable[[bool], dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from actors.engines import vllm_engine
 from actors.engines.cores import Claim
@@ -17,6 +18,7 @@ from specs.errors import EngineError
 from specs.run_file import EngineSection
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
+OFFLINE = "HF_HUB_OFFLINE"
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,9 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give it four cores, locks of its own and an environment that ends with the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != BIND})
+    kept = {k: v for k, v in os.environ.items() if k not in (BIND, OFFLINE)}
+    monkeypatch.setattr(os, "environ", kept)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
     noted: list[Mapping[str, str]] = []
 
     def start_engine(*_: Any) -> Any:
-        noted.append(dict(os.environ))
+        noted.append({**os.environ, "constant": str(constants.is_offline_mode())})
         raise EngineError("seen", True)
 
     monkeypatch.setattr(vllm_engine, "start_engine", start_engine)
@@ -83,3 +87,21 @@ async def test_an_engine_with_gpus_takes_no_cores(
     await load(tmp_path, cpu_cores=3, gpus=1)
     assert BIND not in seen[0]
     assert taken(Claim(), 2) == [0, 1]
+
+
+async def test_what_it_sets_ends_with_the_load(
+    tmp_path: Path, seen: list[Mapping[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await load(tmp_path)
+    assert (seen[0][OFFLINE], seen[0]["constant"]) == ("1", "True")
+    assert not {OFFLINE, BIND} & set(os.environ)
+    assert not constants.is_offline_mode()
+    await load(tmp_path, tensor_parallel=2)  # another engine's cores are no two ranks' cores
+    assert BIND not in seen[1]
+    monkeypatch.setitem(os.environ, OFFLINE, "0")
+    await load(tmp_path)
+    assert (seen[2][OFFLINE], seen[2]["constant"]) == ("0", "False")
+    monkeypatch.setattr(vllm_engine, "resolve_model", lambda *_: "owner/model")
+    monkeypatch.delitem(os.environ, OFFLINE)
+    await load(tmp_path)
+    assert OFFLINE not in seen[3]
