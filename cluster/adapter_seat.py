@@ -59,10 +59,12 @@ class Said:
     Attributes:
         answer: empty where the adapter could not go on; the dialogue is where it was.
         thoughts: what it wrote for itself, what its calls brought, and what was wrong, in order.
+        wordless: it got as far as its answer, and wrote none.
     """
 
     answer: str = ""
     thoughts: list[str] = field(default_factory=list)
+    wordless: bool = False
 
 
 class AdapterDialogue:
@@ -187,6 +189,7 @@ class AdapterDialogue:
             said.thoughts.append(f"facts: {facts}")
         prefix = "".join(f"{line}\n" for line in written)
         said.answer = await self._write(self.messages, prefix, "answer")
+        said.wordless = not said.answer
         self.messages.append(ChatMessage("assistant", prefix + said.answer))
         scene = self.scene
         scene.replied(scene.reply)

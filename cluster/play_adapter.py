@@ -21,7 +21,7 @@ from cluster.show import plain
 from cluster.single_engine import started
 from specs.domain import Domain
 from specs.engine import Request
-from specs.errors import DuologueError, Finding, InputError, Where
+from specs.errors import DuologueError, Finding, InputError, Unavailable, Where
 from specs.plan import PlanSource, make_plan
 from specs.run_file import EngineSection, RunFile, TokenLimits
 from trainer.adapter import MANIFEST, check_adapter, load_manifest
@@ -95,7 +95,8 @@ class Writer:
         """Return the piece.
 
         Raises:
-            DuologueError: when the engine cannot answer.
+            Unavailable: when the engine does not answer.
+            DuologueError: when it never will, since the prompt does not fit or is refused.
         """
         most: int = getattr(self.limits, kind)
         tokens = self.prompts.tokens(messages, prefix, most)
@@ -110,8 +111,11 @@ class Writer:
             adapter=self.adapter,
         )
         answer = await self.ask(request, NAME)
-        if answer.failure is not None:
-            raise DuologueError(answer.failure.message)
+        failure = answer.failure
+        if failure is not None and failure.permanent:
+            raise DuologueError(failure.message)
+        if failure is not None:
+            raise Unavailable(f"the adapter's engine does not answer: {failure.message}")
         return answer.candidates[0].text.strip()
 
 
@@ -158,6 +162,8 @@ class Talk:
         name = self.dialogue.scene.domain.agent.name
         if said.answer:
             click.echo(f"{click.style(f'{name}:', fg='green', bold=True)} {plain(said.answer)}")
+        elif said.wordless:
+            click.echo("  (it wrote no answer)")
         elif said.thoughts:
             why = plain(said.thoughts[-1])
             click.echo(f"  (the {name} has not understood: {why}; say it another way)")

@@ -6,6 +6,7 @@ import asyncio
 import builtins
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -13,10 +14,11 @@ import specs
 from cluster.adapter_seat import AdapterDialogue
 from cluster.cli import main
 from cluster.person import Noted
-from cluster.play_adapter import Talk
+from cluster.play_adapter import Talk, Writer
 from cluster.rehearsal import rehearse
 from specs.domain import Domain
-from specs.errors import DuologueError
+from specs.engine import Answer, Failure, Request
+from specs.errors import DuologueError, Unavailable
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue
@@ -239,6 +241,48 @@ def test_a_person_talks_to_it_in_a_terminal(
     assert '{"call":"search"' in out
     assert all(f"keeper: {turn.text}" in out for turn in dialogue.turns if turn.role == "agent")
     assert out.endswith("(ended)\n")
+
+
+def test_an_answer_without_words_is_said(kiosk: Domain, capsys: pytest.CaptureFixture[str]) -> None:
+    async def check() -> None:
+        talk, learned, _ = await to_the_offer(kiosk, dialogue)
+        before = (talk.scene.node, talk.scene.turn, list(talk.messages))
+        learned.instead["understanding"] = '{"intent":"choose","slots":{"option":1,"cups":2}}'
+        learned.instead["call"] = "(none)"
+        learned.instead["answer"] = ""
+        Talk(talk, Noted())._show(await talk.hear("the first, twice"))
+        assert (talk.scene.node, talk.scene.turn, talk.messages) == before
+
+    dialogue = choosing(kiosk)
+    asyncio.run(check())
+    assert capsys.readouterr().out == "  (it wrote no answer)\n"
+
+
+class Bytes:
+    """A tokenizer and prompts in one: a prompt is a few tokens."""
+
+    def tokens(self, *_: object) -> list[int]:
+        return [1, 2]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(tokens)
+
+
+@pytest.mark.parametrize("kind", ["overflow", "refused", "deadline", "aborted", "unavailable"])
+def test_an_engine_that_does_not_answer_is_not_taken_for_words_not_understood(
+    kiosk: Domain, kind: Any
+) -> None:
+    async def ask(request: Request, dialogue: str) -> Answer:
+        return Answer(request.id, failure=Failure(kind, "no luck"))
+
+    plan = make_plan(kiosk, SOURCE, 0)
+    writer = Writer(ask, cast(Any, Bytes()), Bytes(), "", 1.0)
+    talk = AdapterDialogue(kiosk, plan, Recorded(choosing(kiosk)), writer)
+    if kind in ("overflow", "refused"):
+        assert asyncio.run(talk.hear("hello")).thoughts == ["no luck"]
+    else:
+        with pytest.raises(Unavailable, match="engine does not answer: no luck"):
+            asyncio.run(talk.hear("hello"))
 
 
 def test_what_holds_no_adapter_is_refused(
