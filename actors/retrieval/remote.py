@@ -126,8 +126,9 @@ class RetrieverClient:
                 continue
             except TimeoutError:
                 raise RetrievalError(
-                    f"the retriever has not answered {method!r} for {seconds:g} s; "
-                    "see its actor's log on the Ray dashboard"
+                    f"the retriever has not answered {method!r} for {seconds:g} s: look whether "
+                    "the server of retrieval.url answers, where the run file names one, or raise "
+                    "walkers.retrievers"
                 ) from None
             except RayActorError as error:
                 if attempt == ATTEMPTS or time.monotonic() + pause > ends:

@@ -2,7 +2,7 @@
 
 Invariants: a request is answered by its own draws and by the corpus alone, so that any replica
 gives the same page; whatever waits when the thread is free is embedded in one batch; an error of
-one request is that request's own.
+one request is that request's own, but for a server out of reach: what waits for it fails with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from actors.retrieval.embedding import (
     vectors_digest,
 )
 from actors.retrieval.request import SearchPage, SearchRequest
-from actors.retrieval.store import Corpus, DocumentStore, Hit, Server
+from actors.retrieval.store import Corpus, DocumentStore, Hit, Server, UnreachableError
 from actors.tools import ToolError
 from specs.errors import DuologueError, RetrievalError
 from specs.run_file import RetrievalSection
@@ -110,6 +110,14 @@ class _Job:
             return (self.asked.query,) if self.asked.query is not None else ()
         return self.asked
 
+    def fail(self, error: Exception) -> None:
+        """Tell whoever asked."""
+        if isinstance(error, DuologueError):
+            self.answer.set_exception(error)
+        else:
+            message = f"the retriever failed: {type(error).__name__}: {error}"
+            self.answer.set_exception(RetrievalError(message))
+
 
 class LocalRetriever:
     """A `Retriever` in this process; starts when it is first asked."""
@@ -170,32 +178,48 @@ class LocalRetriever:
             self._core.close()
 
     def _serve(self) -> None:
-        jobs: list[_Job] = []
-        while self._jobs and len(jobs) < BATCH:
-            job = self._jobs.popleft()
-            if job.answer.set_running_or_notify_cancel():
-                jobs.append(job)
+        jobs = self._taken(BATCH)
         if not jobs:
             return
         try:
             core = self._load()
             core.embed([text for job in jobs for text in job.texts])
         except Exception as error:  # noqa: BLE001 - each caller gets it
+            if isinstance(error, UnreachableError):  # nothing can be done without the store
+                jobs += self._taken(len(self._jobs))
             for job in jobs:
-                job.answer.set_exception(_failure(error))
+                job.fail(error)
             return
-        for job in jobs:
+        waiting = deque(jobs)
+        while waiting:
+            job = waiting.popleft()
             try:
                 job.answer.set_result(
                     core.page(job.asked)
                     if isinstance(job.asked, SearchRequest)
                     else core.embed(job.asked)
                 )
+            except UnreachableError as error:
+                job.fail(error)
+                waiting = self._without_searches([*waiting], error)
             except Exception as error:  # noqa: BLE001 - its caller gets it
-                job.answer.set_exception(_failure(error))
+                job.fail(error)
 
+    def _taken(self, most: int) -> list[_Job]:
+        """Return what waits, without what nobody waits for any more."""
+        jobs: list[_Job] = []
+        while self._jobs and len(jobs) < most:
+            job = self._jobs.popleft()
+            if job.answer.set_running_or_notify_cancel():
+                jobs.append(job)
+        return jobs
 
-def _failure(error: Exception) -> DuologueError:
-    if isinstance(error, DuologueError):
-        return error
-    return RetrievalError(f"the retriever failed: {type(error).__name__}: {error}")
+    def _without_searches(self, jobs: Sequence[_Job], error: UnreachableError) -> deque[_Job]:
+        """Fail all searches that wait, each of which would find out by itself; return the rest."""
+        rest: deque[_Job] = deque()
+        for job in (*jobs, *self._taken(len(self._jobs))):
+            if isinstance(job.asked, SearchRequest) and job.texts:  # suggestions need no server
+                job.fail(error)
+            else:
+                rest.append(job)
+        return rest

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,10 @@ BACKOFF_S = 0.5
 TIMEOUT_S = 20
 FILL_ROWS = 256
 _MEMORY = Place("memory", ())
+
+
+class UnreachableError(RetrievalError):
+    """The server does not answer at all: whatever else is asked now would wait as long in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,8 @@ class DocumentStore:
                 with_payload=False,
                 score_threshold=min_score,
                 search_params=self._exact,
-            )
+            ),
+            filled=True,
         )
         hits = [Hit(self.corpus.ids[int(point.id)], point.score) for point in answer.points]
         return [hit for hit in hits if hit.id not in exclude][offset : offset + limit]
@@ -159,7 +164,8 @@ class DocumentStore:
             points = self._ask(
                 lambda: self._client.retrieve(
                     self._collection, [number], with_payload=False, with_vectors=True
-                )
+                ),
+                filled=True,
             )
             if not points:
                 raise RetrievalError(
@@ -199,8 +205,12 @@ class DocumentStore:
             if not self._exists():
                 raise
 
-    def _ask(self, call: Callable[[], T]) -> T:
-        """Call the client: again when the server is out of reach or busy, never when it refuses."""
+    def _ask(self, call: Callable[[], T], filled: bool = False) -> T:
+        """Call the client: again when the server is out of reach or busy, never when it refuses.
+
+        Args:
+            filled: the call is about the collection, which was there when the store was opened.
+        """
         from qdrant_client.http.exceptions import ApiException
 
         for attempt in range(1, ATTEMPTS + 1):
@@ -208,9 +218,25 @@ class DocumentStore:
                 return call()
             except (ApiException, OSError) as error:
                 if attempt == ATTEMPTS or not _passing(error):
-                    raise RetrievalError(_explained(self._place, error)) from error
+                    raise self._failure(error, filled) from error
                 time.sleep(BACKOFF_S * attempt)
         raise AssertionError("unreachable")
+
+    def _failure(self, error: Exception, filled: bool) -> RetrievalError:
+        status = _status(error)
+        if filled and status == 404:
+            return RetrievalError(
+                f"the Qdrant server at {self._place} has lost the collection {self._collection}; "
+                "start again to fill it"
+            )
+        kind = UnreachableError if status is None else RetrievalError
+        return kind(_explained(self._place, error))
+
+
+def _status(error: Exception) -> int | None:
+    """Return the status that the server answered with; None where it did not answer."""
+    status: int | None = getattr(error, "status_code", None)
+    return status
 
 
 def _read_key(server: Server) -> str:
@@ -242,12 +268,12 @@ def _connect(server: Server | None, key: str, place: Place) -> QdrantClient:
 
 
 def _passing(error: Exception) -> bool:
-    status: Any = getattr(error, "status_code", None)
+    status = _status(error)
     return status is None or status in (408, 429) or status >= 500
 
 
 def _explained(place: Place, error: Exception) -> str:
-    status: Any = getattr(error, "status_code", None)
+    status = _status(error)
     if status in (401, 403):
         return (
             f"the Qdrant server at {place} refuses the key ({status}); name the environment "

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from actors.retrieval import retriever as retriever_module
 from actors.retrieval.embedding import LexicalEmbedder, Vectors
+from actors.retrieval.remote import RetrieverClient
 from actors.retrieval.request import SearchRequest, call_result, search_request
 from actors.retrieval.retriever import LocalRetriever
 from actors.retrieval.sampled import SampledSearch, SampledTools
-from actors.retrieval.store import Corpus
+from actors.retrieval.store import Corpus, DocumentStore, UnreachableError
 from actors.tools import ToolError
 from specs.domain import Document, Domain, Json, Outcome, RoleCard, Tool
 from specs.errors import RetrievalError, Where
@@ -79,6 +82,71 @@ async def test_an_error_is_its_own_requests(retriever: LocalRetriever) -> None:
     with pytest.raises(RetrievalError, match="out of memory"):
         await retriever.embed(("break",))
     assert (await retriever.search(SearchRequest("lemon cake"))).ids[0] == "r2"
+
+
+@pytest.fixture
+def out_of_reach(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let no server answer a search; return what was asked of it."""
+    asked: list[str] = []
+
+    def search(*_: object) -> None:
+        asked.append("search")
+        raise UnreachableError("does not answer")
+
+    monkeypatch.setattr(DocumentStore, "search", search)
+    return asked
+
+
+async def test_what_waits_for_a_server_out_of_reach_fails_with_it(
+    retriever: LocalRetriever, out_of_reach: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await retriever.start()
+    monkeypatch.setattr(retriever_module, "BATCH", 4)  # some wait in the batch, some in the queue
+    free = threading.Event()
+    retriever._thread.submit(free.wait)
+    asked = [asyncio.ensure_future(retriever.search(SearchRequest(dish))) for dish in DISHES]
+    drawn = asyncio.ensure_future(retriever.search(SearchRequest(None, limit=2)))
+    vectors = asyncio.ensure_future(retriever.embed(("soup",)))
+    await asyncio.sleep(0)  # all are in the queue
+    free.set()
+    for one in asked:
+        with pytest.raises(RetrievalError, match="does not answer"):
+            await one
+    assert len((await drawn).ids) == 2
+    assert len(await vectors) == 1
+    assert len(out_of_reach) == 1
+    with pytest.raises(RetrievalError):  # who asks later finds out anew: it may be back
+        await retriever.search(SearchRequest("soup"))
+    assert len(out_of_reach) == 2
+
+
+async def test_a_store_out_of_reach_is_opened_once_for_all_that_wait(
+    retriever: LocalRetriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+
+    def load(*given: object) -> None:
+        opened.append(given)
+        raise UnreachableError("does not answer")
+
+    monkeypatch.setattr(retriever_module.SearchCore, "load", load)
+    monkeypatch.setattr(retriever_module, "BATCH", 1)
+    free = threading.Event()
+    retriever._thread.submit(free.wait)
+    asked = [asyncio.ensure_future(retriever.search(SearchRequest(dish))) for dish in DISHES]
+    await asyncio.sleep(0)
+    free.set()
+    for one in asked:
+        with pytest.raises(RetrievalError, match="does not answer"):
+            await one
+    assert len(opened) == 1
+
+
+async def test_one_that_is_late_names_what_can_be_done() -> None:
+    late = SimpleNamespace(search=SimpleNamespace(remote=lambda _: asyncio.Event().wait()))
+    client = RetrieverClient(late, Corpus.of(DOCUMENTS), deadline_s=0.01)
+    with pytest.raises(RetrievalError, match=r"'search' for 0\.01 s: .*walkers\.retrievers"):
+        await client.search(SearchRequest("soup"))
 
 
 async def test_a_cancelled_search_disturbs_no_other(retriever: LocalRetriever) -> None:

@@ -103,6 +103,19 @@ def test_a_passing_failure_is_tried_again_and_a_refusal_is_not(
     assert qdrant.refusals == [500, 500]
 
 
+def test_a_lost_collection_is_said(server: tuple[FakeQdrant, Server]) -> None:
+    qdrant, where = server
+    store = open_store(where)
+    soup = vector("soup")
+    for ask in (lambda: store.search(soup, 0, 3), lambda: store.similarity(soup, "r1")):
+        qdrant.refusals = [404]
+        with pytest.raises(RetrievalError, match=r"has lost the collection duologue-.*start again"):
+            ask()
+    qdrant.refusals = [404]
+    with pytest.raises(RetrievalError, match="answers 404"):  # what is no Qdrant has lost nothing
+        open_store(where)
+
+
 def test_a_url_out_of_reach_is_one_clear_error() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
