@@ -71,7 +71,8 @@ class ReplicaActor:
         config: the engine's section of the run file.
         name: of the replica.
         adapter: folder of a LoRA adapter to serve, or empty.
-        hang_s: no progress for so long while something runs is a hang.
+        hang_s: no progress for so long while something runs is a hang; not for an endpoint, which
+            tells of none while it answers: its requests have their deadlines.
     """
 
     def __init__(
@@ -143,12 +144,13 @@ class ReplicaActor:
             await core.stop()
             raise
         self._core = core
-        self._watch = watch(
-            HangWatch(self._hang_s),
-            lambda: (core.running, (core.progress, backend.stats())),
-            lambda: self._exit(f"nothing has moved for {self._hang_s:g} s"),
-            interval_s=min(5.0, self._hang_s / 4),
-        )
+        if self._config.kind != "openai":
+            self._watch = watch(
+                HangWatch(self._hang_s),
+                lambda: (core.running, (core.progress, backend.stats())),
+                lambda: self._exit(f"nothing has moved for {self._hang_s:g} s"),
+                interval_s=min(5.0, self._hang_s / 4),
+            )
         return info
 
     async def _ready(self) -> ReplicaCore:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 import httpx
 import pytest
 
 from actors.engines import replica_actor
+from actors.engines.backends import make_backend
 from actors.engines.openai_endpoint import OpenAIBackend
 from actors.engines.replica_actor import ReplicaActor
 from specs.engine import Message, Request, Sampling
@@ -38,3 +41,27 @@ async def test_a_death_that_is_final_is_told_and_starts_nothing_again(
         assert caught.value.permanent
     assert not exits
     await actor.stop()
+
+
+async def test_an_endpoint_is_not_watched_for_hangs_since_it_tells_of_no_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched: list[float] = []
+
+    def watch(*_: Any, interval_s: float) -> threading.Event:
+        watched.append(interval_s)
+        return threading.Event()
+
+    endpoint = EngineSection(kind="openai", url="http://127.0.0.1/v1", model="m")
+    answering = OpenAIBackend(endpoint, "r", httpx.MockTransport(_penniless))
+    still = EngineSection(kind="reference")
+    monkeypatch.setattr(replica_actor, "watch", watch)
+    for config, backend, watches in (
+        (endpoint, answering, 0),
+        (still, make_backend(still, "r"), 1),
+    ):
+        monkeypatch.setattr(replica_actor, "make_backend", lambda *_, made=backend: made)
+        actor = ReplicaActor(config, "r")
+        await actor.start()
+        await actor.stop()
+        assert len(watched) == watches
