@@ -23,6 +23,9 @@ Json = Any
 
 Assignments = Mapping[str, Expression]
 
+MAX_TURNS = 1_000
+"""No person talks longer; a loop that hardly ever ends stops there instead of never."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:

@@ -14,7 +14,7 @@ from typing import cast
 from specs import yaml_source as source
 from specs.checker import check_domain
 from specs.corpus import check_documents, read_documents, read_personas, read_rows
-from specs.domain import Document, Domain, Persona, Side
+from specs.domain import MAX_TURNS, Document, Domain, Persona, Side
 from specs.errors import Finding, InputError, Where, nearest
 from specs.expressions import Template
 from specs.goal_checks import goal_findings
@@ -28,9 +28,6 @@ from specs.world_reader import read_goals, read_memory, read_roles, read_tools
 SHIPPED = Path(__file__).parent / "domains"
 FILE = "domain.yaml"
 PERSONAS = "personas.jsonl"
-
-MAX_TURNS = 1_000
-"""No person talks longer; a loop that hardly ever ends stops there instead of never."""
 
 _KEYS = frozenset(
     {

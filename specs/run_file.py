@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from specs.domain import MAX_TURNS
 from specs.errors import Finding, InputError, Where, nearest
 from specs.presets import PRESETS
 from specs.settings import apply
@@ -68,6 +69,13 @@ class PolicySection(_Section):
     kind: Literal["walk", "single_prompt"] = "walk"
     arm: str = "main"
     max_turns: Annotated[int, Field(ge=2)] | None = None
+
+    @field_validator("max_turns")
+    @classmethod
+    def _turns_come_to_an_end(cls, turns: int | None) -> int | None:
+        if turns is not None and turns > MAX_TURNS:
+            raise ValueError(f"is too large: give at most {MAX_TURNS:,}")
+        return turns
 
 
 class Profile(_Section):

@@ -69,6 +69,12 @@ def test_what_cannot_be_meant_is_refused_by_its_key(setting: str) -> None:
     assert "password" not in str(caught.value)
 
 
+def test_a_run_bounds_its_turns_as_a_domain_does() -> None:
+    assert load(DEMO, ["policy.max_turns=1000"]).policy.max_turns == 1000
+    with pytest.raises(InputError, match=r"policy\.max_turns: is too large: give at most 1,000"):
+        load(DEMO, ["policy.max_turns=1001"])
+
+
 def test_the_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/cook")
     places = ["run.out=~/runs", "domain.path=~/shop", "domain.corpus=~/c.jsonl"]
