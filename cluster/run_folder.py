@@ -2,8 +2,8 @@
 
 Invariants: `run.json` says what the dialogues in the folder were made from, and a run that would
 say something else is refused before it writes anything; one process at a time writes to the folder;
-no key or token is written; only a folder of Duologue is ever emptied. Local paths and `pyarrow.fs`
-URIs are treated alike.
+no key or token is written; only a folder of Duologue is ever emptied, and one that was half emptied
+is never gone on with. Local paths and `pyarrow.fs` URIs are treated alike.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from specs.run_file import RunFile, resolved
 
 MANIFEST = "run.json"
 FORMAT = "duologue-run"
+
+EMPTYING = "emptying"
+"""The key of a `run.json` that marks a run which is being deleted."""
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray's job supervisor for the driver of a submitted job, and nowhere else."""
@@ -96,8 +99,14 @@ class RunFolder:
         """Return `run.json`; None where there is none.
 
         Raises:
-            InputError: it is not Duologue's, or not readable.
+            InputError: it is not Duologue's, or not readable, or the run is half deleted.
         """
+        found = self._read()
+        if found is not None and _half_deleted(found):
+            raise self._error("is half deleted: a fresh start was interrupted", _START)
+        return found
+
+    def _read(self) -> dict[str, Any] | None:
         try:
             found = json.loads(self.folder.read_bytes(MANIFEST))
         except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +134,7 @@ class RunFolder:
         refuse_relative(run.run.out, os.environ, os.getcwd())
         old = self._look()
         content = self._content(run, domain)
-        if old is not None and not fresh and self._spoken():
+        if old is not None and not fresh and not _half_deleted(old) and not self._unused():
             self._refuse(old, content)
         self.folder.create()
         self._lock.take()
@@ -137,8 +146,11 @@ class RunFolder:
 
     def _open(self, content: dict[str, Any], domain: CheckedDomain, fresh: bool) -> Opened:
         old = self._look()  # again, now that nobody else writes
-        if old is not None and (fresh or (changes(old, content) and not self._spoken())):
-            self._empty()  # a run that failed before its first turn binds nobody
+        # A run that failed before its first turn binds nobody.
+        if old is not None and (
+            fresh or _half_deleted(old) or (changes(old, content) and self._unused())
+        ):
+            self._empty(old)
             old = None
         if old is None:
             content["created"] = _now()
@@ -168,7 +180,7 @@ class RunFolder:
         Raises:
             InputError: there is no such run, or another process writes to it now.
         """
-        if self._look() is None:
+        if self._look() is None or self.manifest() is None:
             hint = "Make it first (duologue generate RUN.toml), or mend run.out and run.name."
             raise self._error("there is no run here", hint)
         self._lock.take()
@@ -202,7 +214,7 @@ class RunFolder:
                 return None
             if info.type == pafs.FileType.File:
                 raise self._error("is a file, not a folder", _ELSEWHERE)
-            found = self.manifest()
+            found = self._read()
             if found is None:
                 selector = pafs.FileSelector(self.folder.path)
                 names = [entry.base_name for entry in self.folder.fs.get_file_info(selector)]
@@ -217,9 +229,13 @@ class RunFolder:
             raise storage_error(failure, self.folder.path) from error
         return found
 
-    def _spoken(self) -> bool:
-        """Return whether a turn or a dialogue is on disk."""
-        return any(folder.names("", SUFFIX) for folder in (self.log(), self.dialogues()))
+    def _unused(self) -> bool:
+        """Return whether no turn, no dialogue and nothing made of one is on disk."""
+        if any(folder.names("", SUFFIX) for folder in (self.log(), self.dialogues())):
+            return False
+        selector = pafs.FileSelector(self.round().path, allow_not_found=True)
+        found = self.folder.fs.get_file_info(selector)
+        return {info.base_name for info in found} <= {"log", "dialogues"}
 
     def _refuse(self, old: Mapping[str, Any], content: Mapping[str, Any]) -> None:
         version = old.get("schema_version")
@@ -245,9 +261,10 @@ class RunFolder:
         text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
         self.folder.write_bytes(MANIFEST, text.encode())
 
-    def _empty(self) -> None:
+    def _empty(self, old: Mapping[str, Any]) -> None:
         """Delete all but the lock; `run.json` last, by which a half emptied folder is known."""
         fs = self.folder.fs
+        self._write({**old, EMPTYING: True})
         try:
             for info in fs.get_file_info(pafs.FileSelector(self.folder.path)):
                 if info.type == pafs.FileType.Directory:
@@ -265,7 +282,12 @@ class RunFolder:
         return InputError([Finding(Where(self.folder.path), message, hint)])
 
 
+_START = "Run duologue generate RUN.toml: it deletes the rest and starts anew."
 _ELSEWHERE = "Take another place (--set run.out=FOLDER) or another name (--set run.name=NAME)."
+
+
+def _half_deleted(manifest: Mapping[str, Any]) -> bool:
+    return manifest.get(EMPTYING) is True
 
 
 def submitted_job(environment: Mapping[str, str], working_folder: str) -> bool:

@@ -111,6 +111,7 @@ class FaultyFiles(pafs.FileSystemHandler):  # type: ignore[misc]
 
     def delete_dir(self, path: str) -> None:
         self.local.delete_dir(path)
+        self.fault("deleted", path)
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
         self.local.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)

@@ -18,7 +18,7 @@ from specs.errors import DuologueError, InputError
 from specs.masking import without_secrets
 from specs.parts import Folder
 from specs.run_file import RunFile, validate
-from tests.unit.durable_samples import faulty_folder
+from tests.unit.durable_samples import Crash, faulty_folder
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,48 @@ def test_a_run_that_failed_before_its_first_turn_binds_nobody(
     folder = opened(tmp_path, FakeDomain(domain.folder, digest="d2"), run__seed=1)
     assert (folder.manifest() or {})["seed"] == 1
     assert b"mended" in folder.folder.child("domain").read_bytes("domain.yaml")
+
+
+@pytest.mark.parametrize("name", ["curated", "adapter", "notes.txt"])
+def test_a_run_of_which_something_was_made_is_not_emptied_unasked(
+    tmp_path: Path, domain: FakeDomain, name: str
+) -> None:
+    made = opened(tmp_path, domain).round().child(name)
+    made.create() if "." not in name else Path(made.path).write_text("dear")
+    with pytest.raises(InputError, match=r"run\.seed was 0 and is now 1"):
+        opened(tmp_path, domain, run__seed=1)
+    assert Path(made.path).exists()
+    opened(tmp_path, domain, fresh=True, run__seed=1)
+    assert not Path(made.path).exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_an_interrupted_deletion_is_ended_before_anything_else(
+    tmp_path: Path, domain: FakeDomain, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    def fault(step: str, path: str) -> None:
+        if step == "deleted":
+            raise Crash
+
+    opened(tmp_path, domain).dialogues().write_bytes("part-a.parquet", b"x")
+    left = tmp_path / "demo" / "domain" / "of-the-old-run.yaml"
+    left.write_text("x")
+    folder = RunFolder(tmp_path, "demo")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "folder", faulty_folder(tmp_path / "demo", fault))
+        with pytest.raises(Crash):
+            folder.open(run_file(tmp_path), domain, fresh=True)
+    assert left.exists() or (tmp_path / "demo" / "round-0").exists()
+    with pytest.raises(InputError, match="is half deleted"):
+        folder.manifest()
+    with pytest.raises(InputError, match="is half deleted"):
+        folder.hold()
+    found = RunFolder(tmp_path, "demo")
+    with found:
+        assert not found.open(run_file(tmp_path), domain, fresh=fresh).resumed
+    assert not left.exists()
+    assert found.dialogues().names() == []
+    assert "emptying" not in (found.manifest() or {})
 
 
 def test_every_changed_key_is_named_and_the_domain_is_one(
