@@ -90,7 +90,7 @@ def curate(run: RunFile, fresh: bool, say: Callable[[str], None]) -> Curated:
         domain = made.place.open()
 
         def told(text: str) -> None:
-            folder.beat()
+            folder.check()
             say(text)
 
         with rater(run) as rate:

@@ -95,7 +95,7 @@ def evaluate(run: RunFile, fresh: bool, say: Say, data: str | None = None) -> Ev
     with folder.hold():
 
         def told(text: str) -> None:
-            folder.beat()
+            folder.check()
             say(text)
 
         return _evaluate(plan, fresh, told)

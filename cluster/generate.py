@@ -122,6 +122,7 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -
                 return False
             began = time.monotonic()
             crew.start(recovered)
+            folder.check()
             reporter.say(f"playing (started in {duration(time.monotonic() - began)})")
             return _watch(crew, reporter, folder, before)
         except KeyboardInterrupt:
@@ -142,7 +143,7 @@ def _watch(crew: Crew, reporter: Reporter, folder: RunFolder, before: int) -> bo
             done, playing = ray.wait(playing, num_returns=1, timeout=1.0)
             if done:
                 ask(done, 10.0, "a walker")
-            folder.beat()
+            folder.check()
             if not reporter.due():
                 continue
             # An actor that is too busy to tell its figures is no reason to end the run.

@@ -186,9 +186,9 @@ class RunFolder:
         self._lock.take()
         return self
 
-    def beat(self) -> None:
-        """Show that this run lives; every half minute (needed only where the lock is a file)."""
-        self._lock.beat()
+    def check(self) -> None:
+        """Raise DuologueError when another run has taken the folder over; costs nothing."""
+        self._lock.check()
 
     def close(self) -> None:
         """Give the folder back; safe to call twice."""

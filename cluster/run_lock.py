@@ -2,7 +2,9 @@
 
 On a disk the operating system keeps the lock (`flock`: it is gone when its process is, however it
 died). Where there is none (object stores) a file with a heartbeat takes its place: it counts as
-dead when it was not renewed for `STALE_S` seconds, or when its process on this host is gone.
+dead when it was not renewed for `STALE_S` seconds, or when its process on this host is gone. A
+thread renews it from `take` to `release`, whatever the main thread waits for; what it finds, the
+main thread hears at its next `check`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -23,18 +26,30 @@ from specs.parts import Folder, storage_error
 LOCK_NAME = "run.lock"
 STALE_S = 120.0
 
+BEAT_S = 30.0
+"""From one renewal to the next, so that two in a row may fail."""
+
+LEAVE_S = 30.0
+"""How long a renewal that is under way may take when the lock is given back."""
+
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class RunLock:
-    """The lock of one folder; call `beat` every half minute while it is held."""
+    """The lock of one folder."""
 
-    def __init__(self, folder: Folder, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Folder, clock: Callable[[], float] = time.time, beat_s: float = BEAT_S
+    ) -> None:
         """Take the run's folder; `clock` gives seconds since 1970."""
-        self._folder, self._clock = folder, clock
+        self._folder, self._clock, self._beat_s = folder, clock, beat_s
         self._token = uuid.uuid4().hex
         self._handle: int | None = None
         self._held = False
+        self._renewed = 0.0
+        self._lost: DuologueError | None = None
+        self._left = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def take(self) -> None:
         """Take the lock.
@@ -51,30 +66,67 @@ class RunLock:
             self._write()
             if (self._holder() or {}).get("token") != self._token:
                 raise self._refusal(self._holder() or {})
+            self._keep()
         self._held = True
 
-    def beat(self) -> None:
-        """Show that this run lives.
+    def check(self) -> None:
+        """Do nothing while the lock is held; costs nothing.
 
         Raises:
-            DuologueError: another run has taken the folder over; this one must stop.
+            DuologueError: another run has taken the folder over, or may do so because the lock
+                cannot be renewed; this one must stop.
         """
-        if not self._held or self._handle is not None:
-            return
-        holder = self._holder()
-        if holder is not None and holder.get("token") != self._token:
-            place, who = self._folder.path, _who(holder)
-            raise DuologueError(f"{place}: {who} has taken this run over; this one stops")
-        self._write()
+        if self._lost is not None:
+            raise self._lost
+
+    def renew(self) -> bool:
+        """Show that this run lives; returns whether to go on with that. Never raises."""
+        try:
+            holder = self._read()
+            if holder is not None and holder.get("token") != self._token:
+                place, who = self._folder.path, _who(holder)
+                self._lost = DuologueError(
+                    f"{place}: {who} has taken this run over; this one stops"
+                )
+                return False
+            now = self._clock()
+            self._write()
+        except Exception as error:  # noqa: BLE001  # a thread has nobody to raise it to
+            silent = self._clock() - self._renewed
+            if silent > STALE_S - 1.5 * self._beat_s:  # the next one would come too late
+                self._lost = DuologueError(
+                    f"{self._folder.file(LOCK_NAME)}: could not be renewed for {silent:.0f} s, so "
+                    f"that another run may take this one over; it stops: {error}"
+                )
+        else:
+            self._renewed, self._lost = now, None
+        return True
 
     def release(self) -> None:
         """Give the lock back; safe to call twice."""
+        if self._thread is not None:
+            # A renewal that is under way would put the file back.
+            self._left.set()
+            self._thread.join(LEAVE_S)
+            self._thread = None
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
         elif self._held and (self._holder() or {}).get("token") == self._token:
             self._folder.delete(LOCK_NAME)
         self._held = False
+
+    def _keep(self) -> None:
+        """Renew the lock on a thread, which ends with `release` or with the process."""
+        self._renewed, self._lost, self._left = self._clock(), None, threading.Event()
+        left = self._left
+
+        def beat() -> None:
+            while not left.wait(self._beat_s) and self.renew():
+                pass
+
+        self._thread = threading.Thread(target=beat, name="run lock", daemon=True)
+        self._thread.start()
 
     def _flock(self) -> bool:
         """Take the system's lock; False where the disk has none."""
@@ -112,8 +164,15 @@ class RunLock:
 
     def _holder(self) -> dict[str, Any] | None:
         try:
+            return self._read()
+        except OSError:
+            return None
+
+    def _read(self) -> dict[str, Any] | None:
+        """Return what the lock's file says; raises OSError where that cannot be known."""
+        try:
             found = json.loads(self._folder.read_bytes(LOCK_NAME))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
         return found if isinstance(found, dict) else None
 

@@ -333,7 +333,7 @@ def _told(job: Job, train_: Examples, validation: Examples, say: Say) -> None:
 def _watched(
     job: Job, train_: Examples, validation: Examples, folder: RunFolder, say: Say
 ) -> Fitted:
-    """Train on another thread; tell the losses, and keep the run's lock, on this one."""
+    """Train on another thread; tell the losses, and look after the run's lock, on this one."""
     done: list[Fitted] = []
     failed: list[BaseException] = []
 
@@ -348,7 +348,7 @@ def _watched(
     told, due = 0, time.monotonic() + TOLD_S
     while thread.is_alive():
         thread.join(WATCH_S)
-        folder.beat()
+        folder.check()
         if time.monotonic() >= due:
             told, due = _tell(job, told, say), time.monotonic() + TOLD_S
     if failed:

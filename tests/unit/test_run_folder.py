@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 from cluster.run_folder import JOB_VARIABLE, RunFolder, refuse_relative
-from cluster.run_lock import LOCK_NAME, STALE_S, RunLock
 from specs.errors import DuologueError, InputError
 from specs.masking import without_secrets
 from specs.parts import Folder
@@ -305,51 +303,6 @@ def test_two_runs_at_once_are_refused_while_the_first_lives(
             first.kill()
             first.wait(30)
     opened(tmp_path, domain)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def lock(tmp_path: Path) -> Callable[[Clock], RunLock]:
-    return lambda clock: RunLock(faulty_folder(tmp_path), clock)
-
-
-def test_without_a_disk_a_heartbeat_is_the_lock(
-    tmp_path: Path, lock: Callable[[Clock], RunLock]
-) -> None:
-    clock = Clock()
-    first, second = lock(clock), lock(clock)
-    first.take()
-    clock.now += STALE_S - 1
-    first.beat()
-    clock.now += STALE_S - 1
-    with pytest.raises(InputError, match="is writing to this run's folder"):
-        second.take()
-    clock.now += 2
-    second.take()
-    with pytest.raises(DuologueError, match="has taken this run over"):
-        first.beat()
-    first.release()
-    assert (tmp_path / LOCK_NAME).exists()
-    second.release()
-    assert not (tmp_path / LOCK_NAME).exists()
-
-
-def test_a_heartbeat_of_a_dead_process_on_this_host_holds_nothing(
-    tmp_path: Path, lock: Callable[[Clock], RunLock]
-) -> None:
-    clock = Clock()
-    lock(clock).take()
-    held = json.loads((tmp_path / LOCK_NAME).read_text())
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait(30)
-    (tmp_path / LOCK_NAME).write_text(json.dumps({**held, "pid": gone.pid}))
-    lock(clock).take()
 
 
 def test_a_relative_place_under_ray_job_submit_is_refused() -> None:
