@@ -25,6 +25,7 @@ from actors.walker import WalkerStats
 from actors.walker_actor import WalkerActor, WalkerParts
 from cluster.ledger import LedgerActor, spans
 from cluster.ledger import Progress as LedgerProgress
+from cluster.placement import check_gpus, cluster_address
 from specs.domain import Domain
 from specs.engine import EngineInfo, EngineStats
 from specs.errors import DuologueError, EngineError
@@ -48,7 +49,7 @@ def ray_session(address: str | None) -> Iterator[None]:
         DuologueError: when no cluster answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    inside = address or os.environ.get("RAY_ADDRESS")
+    inside = cluster_address(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if not inside:
         # Ray's workers start in the working directory; the packages need not be installed there.
@@ -111,7 +112,7 @@ class Crew:
 
         Raises:
             EngineError: when an engine does not come up.
-            InputError: when the domain's prompts do not fit the engines.
+            InputError: when the domain's prompts do not fit the engines, or there are too few GPUs.
         """
         self._make_engines()
         self.retrievers = [
@@ -129,6 +130,8 @@ class Crew:
 
     def _make_engines(self) -> None:
         used = dict.fromkeys((self.run.roles.user, self.run.roles.agent))
+        engines = {name: self.run.engines[name] for name in used}
+        check_gpus(engines, self.run.cluster.address, self.say)
         cores = self._cores_each(list(used))
         for name in used:
             engine = self.run.engines[name]

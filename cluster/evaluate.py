@@ -25,6 +25,7 @@ from cluster.evaluation_plan import (
     Learner,
     Plan,
     make_plan,
+    serving_name,
 )
 from cluster.progress import PLAIN_EVERY_S, duration
 from cluster.rating import ask_judge
@@ -156,7 +157,8 @@ class _Evaluation:
         adapters = [learner.adapter for learner in learners if learner.adapter]
         self.say(f"starting {engine.model} ...")
         address = self.plan.run.cluster.address
-        served = started(engine, "evaluate", _greatest(adapters), address)
+        name = serving_name(self.plan.run) or "evaluate"
+        served = started(engine, name, _greatest(adapters), address)
         async with served as (client, info):
             encoder = ChatEncoder(_tokenizer(engine))
             for learner in learners:
@@ -213,7 +215,8 @@ class _Evaluation:
         self, engine: EngineSection, names: Sequence[str], found: dict[str, Kept]
     ) -> None:
         self.say(f"starting the judge, {engine.model} ...")
-        async with started(engine, "judge", "", self.plan.run.cluster.address) as served:
+        address, judge = self.plan.run.cluster.address, self.plan.section.judge or "judge"
+        async with started(engine, judge, "", address) as served:
             client, info = served
             tokenizer = _tokenizer(engine) if info.takes == "tokens" else None
             deadline_s = engine.turn_deadline_s

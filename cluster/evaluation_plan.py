@@ -307,19 +307,24 @@ def _arm_name(run: RunFolder) -> str:
     return "single_prompt" if policy == "single_prompt" else f"arm-{run.name}"
 
 
+def serving_name(run: RunFile) -> str:
+    """Return the engine whose settings the base model is served with; empty where none is vllm."""
+    of_vllm = [name for name, engine in run.engines.items() if engine.kind == "vllm"]
+    if run.evaluate.engine in run.engines:
+        return run.evaluate.engine
+    return run.roles.agent if run.roles.agent in of_vllm else next(iter(of_vllm), "")
+
+
 def serving_engine(run: RunFile) -> EngineSection:
     """Return the engine section with which a run's base model is served.
 
     Raises:
         InputError: the run names no base model.
     """
-    section = run.evaluate
     base, revision = base_model(run)
-    agent = run.engines[run.roles.agent]
-    named = run.engines.get(section.engine) if section.engine else None
-    of_vllm = [one for one in run.engines.values() if one.kind == "vllm"]
-    engine = named or (agent if agent.kind == "vllm" else next(iter(of_vllm), EngineSection()))
-    window = section.window or engine.window
+    name = serving_name(run)
+    engine = run.engines[name] if name else EngineSection()
+    window = run.evaluate.window or engine.window
     return engine.model_copy(update={"model": base, "revision": revision, "window": window})
 
 

@@ -30,7 +30,7 @@ from specs.engine import Sampling
 from specs.loader import locate, open_domain
 from specs.plan import Plan, PlanSource, make_plan
 from specs.records import Dialogue, Turn
-from specs.run_file import RunFile, load
+from specs.run_file import EngineSection, RunFile, load
 
 NAME = "play"
 
@@ -149,11 +149,16 @@ async def _play(run: RunFile, domain: Domain, plan: Plan, person: Side) -> Dialo
         return await Conversation(cast, plan, on_turn=show).play()
 
 
+def for_one(engine: EngineSection) -> EngineSection:
+    """Return the engine as a single person needs it: once."""
+    return engine.model_copy(update={"replicas": 1})
+
+
 @contextlib.asynccontextmanager
 async def _seat(run: RunFile, side: Side, noted: Noted) -> AsyncIterator[Seat]:
     """Start the engine of a role, and stop it in the end; raises EngineError when it cannot."""
     name = getattr(run.roles, side)
-    engine = run.engines[name]
+    engine = for_one(run.engines[name])
     if engine.kind != "reference":
         click.echo(f"starting {engine.model} ...", err=True)
     async with started(engine, name, address=run.cluster.address) as (client, info):

@@ -14,9 +14,9 @@ import click
 from actors.caller import ToolCaller
 from actors.engines.models import load_tokenizer
 from cluster.adapter_seat import AdapterDialogue, Said
-from cluster.evaluation_plan import digest_of, serving_engine
+from cluster.evaluation_plan import digest_of, serving_engine, serving_name
 from cluster.person import Noted, Quit, read_line
-from cluster.play import NAME, line_editing, open_played, retriever
+from cluster.play import NAME, for_one, line_editing, open_played, retriever
 from cluster.show import plain
 from cluster.single_engine import started
 from specs.domain import Domain
@@ -125,9 +125,10 @@ async def _play(
     adapter = str(folder)
     if load_manifest(folder).get("method") == "full":  # the folder is a whole model
         engine, adapter = engine.model_copy(update={"model": adapter, "revision": None}), ""
+    name = serving_name(run) or NAME
     click.echo(f"starting {engine.model} ...", err=True)
     async with (
-        started(engine, NAME, adapter, run.cluster.address) as (client, info),
+        started(for_one(engine), name, adapter, run.cluster.address) as (client, info),
         retriever(run, domain) as documents,
     ):
         tokenizer = load_tokenizer(engine.model, engine.revision)

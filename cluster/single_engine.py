@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+
+import click
 
 from actors.engines.backends import make_backend
 from actors.engines.client import EngineClient
 from actors.engines.replica import ReplicaCore
+from cluster.placement import check_gpus, cluster_address
 from specs.engine import EngineInfo, Replica
 from specs.errors import EngineError
 from specs.run_file import EngineSection
@@ -31,13 +33,15 @@ async def started(
     not have a GPU. Any other runs in this process.
 
     Args:
+        name: of the engine in the run file.
         adapter: the folder of a LoRA adapter that requests may name.
         address: of the cluster; None where the run file gives none.
 
     Raises:
+        InputError: there are fewer GPUs than it asks for.
         EngineError: when it cannot start, or not within the run file's deadline.
     """
-    if config.gpus or address or os.environ.get("RAY_ADDRESS"):
+    if config.gpus or cluster_address(address):
         async with _on_cluster(config, name, adapter, address) as found:
             yield found
         return
@@ -64,6 +68,7 @@ async def _on_cluster(
         "max_concurrency": 4000,
     }
     with session:
+        check_gpus({name: config}, address, lambda text: click.echo(text, err=True))
         make = ray.remote(ReplicaActor).options(**options)
         handles: dict[str, Any] = {
             f"{name}-{number}": make.remote(config, f"{name}-{number}", adapter)
