@@ -21,6 +21,7 @@ KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
     "picks": (2, 2),
     "rewords": (1, ANY),
     "says": (1, 1),
+    "says_any": (1, ANY),
     "similar": (0, 1),
     "tells": (0, 0),
 }

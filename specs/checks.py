@@ -174,6 +174,12 @@ def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdic
     return float(said), said
 
 
+def _says_any(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    """Whether one of these is said, each as `says` takes it."""
+    spoken = figures(utterance.text)
+    return None, any(find(_as_said(value), spoken) >= 0 for value in values)
+
+
 def _as_said(value: Any) -> tuple[str, ...]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (figure(value),)
@@ -363,6 +369,7 @@ def _recites(utterance: Utterance, speech: Speech) -> bool:
 CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
     "mentions": _mentions,
     "says": _says,
+    "says_any": _says_any,
     "grounded": _grounded,
     "lists": _lists,
     "asks": _asks,

@@ -197,6 +197,21 @@ def test_says_reads_numbers_within_a_value() -> None:
     assert judge("says", "Nothing was asked for.", "")
 
 
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("A lawyer knows.", True),
+        ("Ask an advice centre.", True),
+        ("The centre gives advice.", False),
+        ("Call 112 now.", True),
+        ("It is your own fault.", False),
+    ],
+)
+def test_says_any_wants_one_of_them(text: str, passes: bool) -> None:
+    assert judge("says_any", text, "lawyer", "advice centre", 112) is passes
+    assert judge("says_any", "弁護士に聞いてください。", "医者", "弁護士")
+
+
 def test_grounded_in_another_script() -> None:
     document = {"steps": ["玉ねぎを炒めて、豆を入れます。"]}
     assert judge("grounded", "次は玉ねぎを炒めて、豆を入れます。", document)
