@@ -128,6 +128,12 @@ class Expression(_Source):
     def _run(self) -> Closure:
         return self._compiled(lambda: compile_expression(parse_expression(self.source)))
 
+    @cached_property
+    def _fixed(self) -> tuple[Any] | None:
+        """The value of a constant, which need not be run: many arguments and settings are one."""
+        node = parse_expression(self.source)
+        return (node.value,) if isinstance(node, nodes.Const) else None
+
     def _roots(self) -> list[nodes.Node]:
         return [parse_expression(self.source)]
 
@@ -141,6 +147,8 @@ class Expression(_Source):
         Raises:
             ExpressionError: when something is undefined, of the wrong type or too large.
         """
+        if self._fixed is not None:
+            return self._fixed[0]
         try:
             value = self._run(Frame(scope, draws))
         except _FAILURES as error:
