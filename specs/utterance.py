@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import regex
 
-from specs.words import Vocabulary, normalize, words
+from specs.words import Vocabulary, heft, normalize, sentences, words
 
 ECHO_SHARE = 0.8
 """Share of an utterance's words, in order, that makes it an echo of what was just heard."""
@@ -96,7 +96,7 @@ def boilerplate(utterance: Utterance) -> str:
         return "echo"
     if _RUN_ON.search(utterance.text):
         return "run on"
-    if _loops(spoken):
+    if _loops(spoken) or _says_twice(utterance.text):
         return "loop"
     return ""
 
@@ -152,6 +152,13 @@ def _loops(spoken: tuple[str, ...]) -> bool:
     if len(spoken) - len(set(spoken)) < 5:
         return False  # four words in a row for the third time repeat five words at least
     return _repeated(spoken, 8) >= 2 or _repeated(spoken, 4) >= 3
+
+
+def _says_twice(text: str) -> bool:
+    """Whether a sentence of three words or more is said again within the utterance."""
+    said = [words(sentence) for sentence in sentences(text)]
+    long = [sentence for sentence in said if sum(map(heft, sentence)) >= 3]
+    return len(set(long)) < len(long)
 
 
 def _repeated(spoken: tuple[str, ...], length: int) -> int:

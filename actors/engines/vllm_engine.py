@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.engines.cores import Claim
-from actors.engines.models import resolve_model
+from actors.engines.models import load_tokenizer, resolve_model
 from actors.engines.vllm_environment import environment
 from actors.engines.vllm_start import EngineMeter, start_engine
 from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
@@ -62,7 +62,10 @@ class VllmBackend:
         except asyncio.CancelledError:
             starting.add_done_callback(_shut)  # the thread goes on; nobody wants its engine
             raise
-        self._params = _sampling_params()
+        tokenizer = await asyncio.to_thread(
+            load_tokenizer, self._config.model, self._config.revision
+        )
+        self._params = _sampling_params(special_ids(tokenizer))
         self._info = _info(self._engine, str(model), self._config, self._adapter)
         return self._info
 
@@ -254,7 +257,19 @@ def _info(engine: Any, model: str, config: EngineSection, adapter: str) -> Engin
     )
 
 
-def _sampling_params() -> Callable[[Request], Any]:
+def special_ids(tokenizer: Any) -> list[int]:
+    """Return the ids of a tokenizer's special tokens, none of which is a part of what is said.
+
+    vLLM itself stops at one of them. Many models end with another (`<|endoftext|>` behind a text
+    that is no chat, `<end_of_turn>`), write on about something else, and no trace of it is left in
+    the text.
+    """
+    added = tokenizer.added_tokens_decoder
+    special = {number for number, token in added.items() if token.special}
+    return sorted(special.union(tokenizer.all_special_ids))
+
+
+def _sampling_params(ends: Sequence[int]) -> Callable[[Request], Any]:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -272,6 +287,7 @@ def _sampling_params() -> Callable[[Request], Any]:
             min_p=asked.min_p,
             repetition_penalty=asked.repetition_penalty,
             stop=list(asked.stop) or None,
+            stop_token_ids=list(ends),
             structured_outputs=schema,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

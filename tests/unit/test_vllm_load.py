@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from huggingface_hub import constants
 
 from actors.engines import vllm_engine
 from actors.engines.cores import Claim
-from actors.engines.vllm_engine import VllmBackend
+from actors.engines.vllm_engine import VllmBackend, special_ids
 from specs.errors import EngineError
 from specs.run_file import EngineSection
 
@@ -105,3 +107,17 @@ async def test_what_it_sets_ends_with_the_load(
     monkeypatch.delitem(os.environ, OFFLINE)
     await load(tmp_path)
     assert OFFLINE not in seen[3]
+
+
+def test_every_special_token_ends_what_is_said() -> None:
+    """A script of a chat model ends with `<|endoftext|>`, which is not the end of its chats."""
+
+    @dataclass
+    class Token:
+        special: bool
+
+    class Tokenizer:
+        added_tokens_decoder = MappingProxyType({7: Token(True), 8: Token(False), 9: Token(True)})
+        all_special_ids = (2, 9)
+
+    assert special_ids(Tokenizer()) == [2, 7, 9]
