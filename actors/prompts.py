@@ -317,11 +317,20 @@ def _alternating(messages: Sequence[Message]) -> list[Message]:
 
 def schema_of(written: Sequence[Slot]) -> dict[str, Any]:
     """Return the JSON schema of an utterance with the slots that the model writes."""
-    properties: dict[str, Any] = {slot.name: _slot_schema(slot) for slot in written}
-    properties[_words(written)] = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
+    slots = {slot.name: _slot_schema(slot) for slot in written}
+    return object_schema(slots | utterances(_words(written)))
+
+
+def utterances(*keys: str) -> dict[str, Any]:
+    """Return the schemas of keys that hold an utterance each."""
+    return {key: {"type": "string", "minLength": 1, "maxLength": MAX_TEXT} for key in keys}
+
+
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object with these properties, all of them and no other."""
     return {
         "type": "object",
-        "properties": properties,
+        "properties": dict(properties),
         "required": list(properties),
         "additionalProperties": False,
     }

@@ -16,7 +16,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.conversation import Cast, Progress, call_fields, make_record
-from actors.prompts import MAX_TEXT, Prompt, clean, flat, render_shots, sound
+from actors.prompts import (
+    MAX_TEXT,
+    Prompt,
+    clean,
+    flat,
+    object_schema,
+    render_shots,
+    sound,
+    utterances,
+)
 from actors.seat import request
 from actors.speaking import Stopped
 from specs.checks import run_checks
@@ -215,7 +224,7 @@ class SinglePrompt:
         if profile.persona and self.plan.persona.text:
             head += f"\nThe {cards['user'].name}: {flat(self.plan.persona.text)}"
         text = f"{head}{self._example()}\n\n{_PLAN}\n{_listed(told)}\n\n"
-        schema = dump_json(_schema(list(_keyed(told))))
+        schema = dump_json(object_schema(utterances(*_keyed(told))))
         if profile.form == "script":
             return Prompt(text=f"{text}{_WORDS}\n", schema=schema)
         first, *_, last = _keyed(told)
@@ -292,16 +301,6 @@ class SinglePrompt:
                 **step.fields,
             )
         )
-
-
-def _schema(keys: Sequence[str]) -> dict[str, Any]:
-    text = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
-    return {
-        "type": "object",
-        "properties": dict.fromkeys(keys, text),
-        "required": list(keys),
-        "additionalProperties": False,
-    }
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -26,10 +26,7 @@ _LENGTHS = [length.to_bytes(8, "big") for length in range(256)]
 def _joined(parts: tuple[object, ...]) -> bytes:
     pieces: list[bytes] = []
     for part in parts:
-        if type(part) is str:
-            data = part.encode()
-        else:
-            data = part if isinstance(part, bytes) else str(part).encode()
+        data = part if isinstance(part, bytes) else str(part).encode()
         length = len(data)
         pieces.append(_LENGTHS[length] if length < 256 else length.to_bytes(8, "big"))
         pieces.append(data)

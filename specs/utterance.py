@@ -92,7 +92,8 @@ def boilerplate(utterance: Utterance) -> str:
         return "role label"
     if len(spoken) >= 3 and (spoken in utterance.mine or spoken in utterance.theirs):
         return "said before"
-    if _echoes_any(spoken, utterance.theirs):
+    mine = set(spoken)
+    if any(echoes(spoken, mine, said) for said in utterance.theirs):
         return "echo"
     if _RUN_ON.search(utterance.text):
         return "run on"
@@ -116,12 +117,6 @@ def _anyone(names: tuple[str, ...]) -> str:
     # Instruct models fall back into the labels of the transcripts that they were trained on.
     known += ["assistant", "human", "system", "user"]
     return f"(?:{'|'.join(known)})"
-
-
-def _echoes_any(spoken: tuple[str, ...], several: Sequence[tuple[str, ...]]) -> bool:
-    mine = set(spoken)
-    least = ECHO_SHARE * len(spoken)
-    return any(echoes(spoken, mine, heard) for heard in several if len(heard) >= least)
 
 
 def echoes(spoken: Sequence[str], mine: set[str], heard: tuple[str, ...]) -> bool:

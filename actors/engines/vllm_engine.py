@@ -62,9 +62,7 @@ class VllmBackend:
         except asyncio.CancelledError:
             starting.add_done_callback(_shut)  # the thread goes on; nobody wants its engine
             raise
-        tokenizer = await asyncio.to_thread(
-            load_tokenizer, self._config.model, self._config.revision
-        )
+        tokenizer = await asyncio.to_thread(load_tokenizer, str(model), self._config.revision)
         self._params = _sampling_params(special_ids(tokenizer))
         self._info = _info(self._engine, str(model), self._config, self._adapter)
         return self._info
