@@ -6,11 +6,14 @@ end that, minutes later and without the reason.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from specs.errors import Finding, InputError, Where
 from specs.run_file import EngineSection
+
+ROUNDING = 1e-6
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -32,8 +35,8 @@ def check_gpus(
     """
     import ray
 
-    there = float(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
-    short = shortage(engines, there)
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    short = shortage(engines, [float(node["Resources"].get("GPU", 0)) for node in nodes])
     if short is None:
         return
     if cluster_address(address) in (None, "local"):
@@ -41,18 +44,47 @@ def check_gpus(
     say(f"warning: {short.where}: {short.message}; waiting for the cluster to grow")
 
 
-def shortage(engines: Mapping[str, EngineSection], there: float) -> Finding | None:
-    """Return what is wrong where there are fewer GPUs than engines ask for."""
+def shortage(engines: Mapping[str, EngineSection], nodes: Sequence[float]) -> Finding | None:
+    """Return what is wrong where engines cannot get the GPUs that they ask for.
+
+    What passes may still not fit, where engines with unlike shares get in each other's way.
+
+    Args:
+        engines: by their names in the run file.
+        nodes: how many GPUs each node has.
+    """
     asking = {name: engine for name, engine in engines.items() if engine.gpus}
     wanted = sum((engine.gpus or 0) * engine.replicas for engine in asking.values())
-    if wanted <= there + 1e-6:
+    if wanted > sum(nodes) + ROUNDING:
+        each = ", ".join(f"{name}: {e.replicas} x {e.gpus:g}" for name, e in asking.items())
+        message = f"the engines need {wanted:g} GPUs ({each}), and Ray finds {sum(nodes):g}"
+        return _finding(asking, message)
+    rooms = {name: sum(_room(e.gpus or 0, gpus) for gpus in nodes) for name, e in asking.items()}
+    crowded = [name for name, engine in asking.items() if rooms[name] < engine.replicas]
+    if not crowded:
         return None
-    each = ", ".join(f"{name}: {e.replicas} x {e.gpus:g}" for name, e in asking.items())
-    where = ", ".join(f"engines.{name}.gpus" for name in asking)
-    lower = " or ".join(f"engines.{name}.gpus, engines.{name}.replicas" for name in asking)
+    of = ", ".join(f"{rooms[name]} of {asking[name].replicas} of {name}" for name in crowded)
+    have = ", ".join(f"{gpus:g}" for gpus in nodes)
+    message = (
+        f"only {of} find room: a share of a GPU lies on one GPU, and whole GPUs on one node "
+        f"(the nodes have {have})"
+    )
+    return _finding(crowded, message)
+
+
+def _room(share: float, gpus: float) -> int:
+    """Return how many replicas that ask for a share of a GPU, or for several, a node takes."""
+    if share >= 1:
+        return math.floor(gpus / share + ROUNDING)
+    return math.floor(gpus) * math.floor(1 / share + ROUNDING)
+
+
+def _finding(names: Iterable[str], message: str) -> Finding:
+    keys = [f"engines.{name}" for name in names]
+    where = ", ".join(f"{key}.gpus" for key in keys)
+    lower = " or ".join(f"{key}.gpus, {key}.replicas" for key in keys)
     hint = (
         f"Lower {lower} (without gpus an engine runs on the CPU), "
         "or name a cluster that has them (cluster.address)."
     )
-    message = f"the engines need {wanted:g} GPUs ({each}), and Ray finds {there:g}"
     return Finding(Where(where), message, hint)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class VllmBackend:
     async def start(self) -> EngineInfo:
         """Load the model; raises EngineError with one message when that cannot be."""
         model = await asyncio.to_thread(resolve_model, self._config.model, self._config.revision)
+        tokenizer = await asyncio.to_thread(load_tokenizer, str(model), self._config.revision)
         self._claim_cores()
         arguments = _arguments(self._config, str(model), self._adapter)
         # In a thread: vLLM blocks until its processes are up, and the replica has to answer.
@@ -62,8 +63,8 @@ class VllmBackend:
         except asyncio.CancelledError:
             starting.add_done_callback(_shut)  # the thread goes on; nobody wants its engine
             raise
-        tokenizer = await asyncio.to_thread(load_tokenizer, str(model), self._config.revision)
-        self._params = _sampling_params(special_ids(tokenizer))
+        vocabulary = int(self._engine.model_config.get_vocab_size())
+        self._params = _sampling_params(special_ids(tokenizer, vocabulary))
         self._info = _info(self._engine, str(model), self._config, self._adapter)
         return self._info
 
@@ -255,16 +256,22 @@ def _info(engine: Any, model: str, config: EngineSection, adapter: str) -> Engin
     )
 
 
-def special_ids(tokenizer: Any) -> list[int]:
+def special_ids(tokenizer: Any, vocabulary: int) -> list[int]:
     """Return the ids of a tokenizer's special tokens, none of which is a part of what is said.
+
+    Args:
+        tokenizer: from transformers; those of mistral_common tell less than others.
+        vocabulary: how many tokens the model itself knows. A tokenizer may have special tokens
+            beyond them (Gemma 3's for images), and vLLM refuses a request that names one.
 
     vLLM itself stops at one of them. Many models end with another (`<|endoftext|>` behind a text
     that is no chat, `<end_of_turn>`), write on about something else, and no trace of it is left in
     the text.
     """
-    added = tokenizer.added_tokens_decoder
-    special = {number for number, token in added.items() if token.special}
-    return sorted(special.union(tokenizer.all_special_ids))
+    added = getattr(tokenizer, "added_tokens_decoder", None)
+    named = added.items() if isinstance(added, Mapping) else ()
+    special = {number for number, token in named if token.special}
+    return sorted(i for i in special.union(tokenizer.all_special_ids) if 0 <= i < vocabulary)
 
 
 def _sampling_params(ends: Sequence[int]) -> Callable[[Request], Any]:

@@ -3,7 +3,8 @@
 The system plays dialogues with a real engine, and every request it sends is recorded. The limit is
 the same engine, its prefix cache cold, given the same requests all at once in dialogue order; the
 steady part (past the first dialogues, and before there are none left to begin) has a limit of its
-own: the requests that were answered in it, since requests of other states cost otherwise.
+own: the requests that were answered in it, since requests of other states cost otherwise. Both
+limits take the first play's requests.
 The system plays once before its limits and once behind them, and both count: a machine whose pace
 drifts over the minutes would otherwise be taken for a slow or a fast system.
 Beside it, in the same run: as many dialogues alive as the engine decodes at once, a barrier after
@@ -242,9 +243,10 @@ async def measure(bench: Bench, capsys: Any) -> None:
     with capsys.disabled():
         print(
             f"\nsaturation: {DIALOGUES} dialogues of up to {TURNS} turns, {len(before.asked)} "
-            f"requests, {before.whole.tokens} tokens written in {before.whole.seconds:.0f} s, "
-            f"{before.steady.seconds:.0f} s of them steady; engine of {RUNNING}; before and behind "
-            "the limit (all at once, cold cache)"
+            f"requests, {before.whole.tokens} and {behind.whole.tokens} tokens written in "
+            f"{before.whole.seconds:.0f} and {behind.whole.seconds:.0f} s, of them "
+            f"{before.steady.seconds:.0f} and {behind.steady.seconds:.0f} s steady; engine of "
+            f"{RUNNING}; before and behind the limit (all at once, cold cache)"
         )
     tell(f"{ALIVE} alive, steady", (before.steady, behind.steady), of_steady)
     tell(f"{ALIVE} alive, start and drain in it", (before.whole, behind.whole), limit)

@@ -118,6 +118,18 @@ async def test_the_stop_is_left_out_and_the_length_kept(
     assert (cut.candidates[0].finish_reason, cut.candidates[0].tokens) == ("length", 3)
 
 
+async def test_any_special_token_ends_a_turn(backend: VllmBackend, tokenizer: Any) -> None:
+    """Behind a turn of a chat the model opens the next one, whose mark is not its own end."""
+    chat = tuple(
+        tokenizer("That is all.<|im_end|>\n<|im_start|>user\nThanks!<|im_end|>\n").input_ids
+    )
+    sampling = Sampling(max_tokens=5, temperature=0.0, seed=7)
+    answer = await backend.generate(Request("next", sampling, tokens=chat))
+    only = answer.candidates[0]
+    assert (only.text, only.finish_reason, only.tokens) == ("", "stop", 1)
+    assert only.token_ids[0] == tokenizer.convert_tokens_to_ids("<|im_start|>")
+
+
 async def test_a_schema_is_kept(backend: VllmBackend, tokenizer: Any) -> None:
     asked = request(tokenizer, "j", schema=json.dumps(SCHEMA), stop=(), n=3, max_tokens=100)
     for text in texts(await backend.generate(asked)):

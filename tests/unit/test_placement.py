@@ -35,7 +35,12 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.is_initialized", lambda: True)
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 2.0}},
+        {"Alive": False, "Resources": {"GPU": 8.0}},
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("ray.remote", remote)
 
 
@@ -62,15 +67,38 @@ def start(run: RunFile, tmp_path: Path) -> list[str]:
 def test_what_engines_ask_for_is_added_up() -> None:
     engines = {
         "a": EngineSection(gpus=0.3, replicas=3),
-        "b": EngineSection(gpus=1.1),
+        "b": EngineSection(gpus=1),
         "c": EngineSection(replicas=9),
     }
-    assert shortage(engines, 2.0) is None
-    found = shortage(engines, 1.5)
+    assert shortage(engines, [2.0]) is None
+    found = shortage(engines, [1.0])
     assert found is not None
     assert found.where.file == "engines.a.gpus, engines.b.gpus"
-    assert found.message == "the engines need 2 GPUs (a: 3 x 0.3, b: 1 x 1.1), and Ray finds 1.5"
+    assert found.message == "the engines need 1.9 GPUs (a: 3 x 0.3, b: 1 x 1), and Ray finds 1"
     assert "engines.b.replicas" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("engine", "nodes", "room"),
+    [
+        (EngineSection(gpus=0.6, replicas=3), [2.0], "2 of 3"),  # 1.8 of 2, one on each GPU
+        (EngineSection(gpus=0.5, replicas=4), [2.0], None),
+        (EngineSection(gpus=0.2, replicas=5), [1.0], None),
+        (EngineSection(gpus=2), [1.0, 1.0], "0 of 1"),
+        (EngineSection(gpus=2, replicas=3), [4.0, 3.0, 0.0], None),
+        (EngineSection(gpus=2, replicas=4), [4.0, 3.0, 1.0], "3 of 4"),
+    ],
+)
+def test_a_replica_lies_on_one_gpu_or_on_one_node(
+    engine: EngineSection, nodes: list[float], room: str | None
+) -> None:
+    found = shortage({"spare": EngineSection(), "big": engine}, nodes)
+    if room is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found.where.file == "engines.big.gpus"
+    assert found.message.startswith(f"only {room} of big find room")
 
 
 @pytest.mark.usefixtures("one_gpu")

@@ -31,6 +31,7 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {k: v for k, v in os.environ.items() if k not in (BIND, OFFLINE)}
     monkeypatch.setattr(os, "environ", kept)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(vllm_engine, "load_tokenizer", lambda *_: None)
 
 
 @pytest.fixture
@@ -120,4 +121,17 @@ def test_every_special_token_ends_what_is_said() -> None:
         added_tokens_decoder = MappingProxyType({7: Token(True), 8: Token(False), 9: Token(True)})
         all_special_ids = (2, 9)
 
-    assert special_ids(Tokenizer()) == [2, 7, 9]
+    assert special_ids(Tokenizer(), 10) == [2, 7, 9]
+    assert special_ids(Tokenizer(), 9) == [2, 7]  # vLLM refuses what the model does not know
+
+
+def test_a_tokenizer_that_lists_no_added_tokens_still_ends_turns() -> None:
+    """mistral_common's, which transformers hands out for a folder with a tekken.json."""
+
+    class Tokenizer:
+        all_special_ids = (2,)
+
+        def added_tokens_decoder(self) -> None:
+            raise NotImplementedError
+
+    assert special_ids(Tokenizer(), 10) == [2]
