@@ -237,8 +237,10 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
                 known += 1
                 run = 0
             elif word in nowhere and not _joins(carrying, place, nowhere):
-                if is_number(word):
-                    return 0.0, False  # an invented number misleads however much else is right
+                if is_number(word) or word in _lent(speech):
+                    # An invented number misleads however much else is right, and so does what
+                    # belongs to an example: leeks in a curry.
+                    return 0.0, False
                 unknown += 1
                 strange += heft(word)
                 run += heft(word)
@@ -248,6 +250,11 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
         padding = padding or (strange >= 2 and own < SENTENCE_SHARE * (own + other))
     share = known / (known + unknown) if known + unknown else 1.0
     return share, share >= GROUNDED_SHARE and foreign < FOREIGN_RUN and not padding
+
+
+def _lent(speech: Speech) -> Vocabulary:
+    """Return the words of the data that the speech's examples were written for."""
+    return vocabulary(*(text for one in speech.examples for text in _texts(one.with_)))
 
 
 def _joins(spoken: Sequence[str], place: int, nowhere: set[str]) -> bool:

@@ -11,6 +11,7 @@ from specs.checks import SIMILARITY, run_checks, threshold
 from specs.domain import CheckCall, Reference, Speech
 from specs.errors import ExpressionError, Where
 from specs.expressions import Expression, Template
+from specs.loader import open_domain
 from specs.utterance import Utterance
 from specs.words import Vocabulary, asks, words
 
@@ -372,6 +373,21 @@ def test_what_a_model_takes_from_an_example_is_not_grounded() -> None:
     phrases = Vocabulary(["Great, no doubt. Precious. Tin it."])
     leaked = f"Press the dough into a greased tin. {spoken}"
     assert not judge("grounded", leaked, step, phrases=phrases)
+
+
+def test_one_word_of_an_examples_data_is_enough_to_refuse() -> None:
+    """Read in the small model's dialogues: leeks, of which the recipe knew nothing."""
+    speech = open_domain("recipe").states["show_step"].speech
+    step = "Pour in the coconut milk, lime leaves and 150 ml of water and simmer."
+    scope = {"doc": {"steps": [step]}, "memory": {"step": 0}}
+
+    def passes(text: str) -> bool:
+        results = run_checks(speech, Utterance(text), scope, random.Random(0))
+        return next(r.passed for r in results if r.name == "grounded")
+
+    assert passes(step)
+    assert passes(f"Now gently {step.lower()}")  # a word of its own is no harm
+    assert not passes(step.replace("lime", "leeks, lime"))
 
 
 @pytest.mark.parametrize("text", ["Ready?", "準備はいい？", "هل أنت جاهز؟", "Είσαι έτοιμος;"])
