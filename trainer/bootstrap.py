@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-Statistic = Callable[[Floats], Floats]
-"""From sums, shape (resamples, columns), to figures, shape (resamples,); NaN where undefined."""
+Statistic = Callable[[Floats, Floats], Floats]
+"""From sums, shape (resamples, columns), and those of all dialogues, shape (columns,), to figures,
+shape (resamples,); NaN where undefined."""
 
 LEVEL = 0.95
 
@@ -50,14 +51,17 @@ class Resamples:
         Args:
             sums: what the figure is made of, summed in each dialogue, shape (dialogues, columns).
         """
-        value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
-        return _interval(value, statistic(self.counts @ sums))
+        value, drawn = self._figures(statistic, sums)
+        return _interval(value, drawn)
 
     def difference(self, statistic: Statistic, one: Floats, other: Floats) -> Interval | None:
         """Return how much greater a figure is for `one` than for `other`, dialogues paired."""
-        total = [float(statistic(sums.sum(axis=0, keepdims=True))[0]) for sums in (one, other)]
-        drawn = statistic(self.counts @ one) - statistic(self.counts @ other)
-        return _interval(total[0] - total[1], drawn)
+        (value, drawn), (against, beside) = (self._figures(statistic, s) for s in (one, other))
+        return _interval(value - against, drawn - beside)
+
+    def _figures(self, statistic: Statistic, sums: Floats) -> tuple[float, Floats]:
+        whole = sums.sum(axis=0)
+        return float(statistic(whole[None], whole)[0]), statistic(self.counts @ sums, whole)
 
 
 def _interval(value: float, drawn: Floats) -> Interval | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
@@ -173,12 +175,26 @@ def test_figures_are_those_of_scikit_learn() -> None:
     assert found["by_turn"]["2-3"]["turns"] == 5
 
 
+def test_the_macro_averages_interval_keeps_the_intents_that_a_resample_lacks() -> None:
+    """Ten dialogues of a known intent, each with a rare one that nobody gets right."""
+    names = [f"d{i}" for i in range(10)]
+    rows = [understood("ask", "ask", name, 1) for name in names]
+    rows += [understood(f"rare {name}", "ask", name, 2) for name in names]
+    card = replace(
+        CARD, intents={gold: {} for gold in ["ask", *(f"rare {name}" for name in names)]}
+    )
+    figures = result(add_up(card, rows, names), Resamples.draw(10, 500, seed=1))["figures"]
+    found = figures["intent_macro_f1"]
+    assert found["value"] == pytest.approx(2 / 3 / 11)  # one of eleven, at 2 * 10 / (10 + 20)
+    assert found["low"] == found["high"] == pytest.approx(found["value"])
+
+
 def test_intervals_hold_the_value_and_differences_are_paired() -> None:
     generator = np.random.default_rng(0)
     right = generator.random(60) < 0.7
     sums = [np.array([[float(hit), 1.0] for hit in hits]) for hits in (right, right & False)]
 
-    def share(totals: np.ndarray) -> np.ndarray:
+    def share(totals: np.ndarray, _: np.ndarray) -> np.ndarray:
         return np.asarray(totals[:, 0] / totals[:, 1])
 
     resamples = Resamples.draw(60, 2000, seed=3)
