@@ -42,6 +42,7 @@ from trainer.training import (
     check_model,
     cluster_resources,
     launch,
+    place_findings,
     plan_training,
     read_log,
     seats,
@@ -168,7 +169,7 @@ def base_model(run: RunFile) -> tuple[str, str | None]:
 
 def unfit(run: RunFile) -> list[Finding]:
     """Return what keeps a run's training from working, as far as no examples tell."""
-    findings = setting_findings(run.train)
+    findings = [*setting_findings(run.train), *_unplaced(run)]
     try:
         name, revision = base_model(run)
     except InputError as error:
@@ -177,6 +178,16 @@ def unfit(run: RunFile) -> list[Finding]:
     if missing:
         return [*findings, *missing]
     return [*findings, *check_model(run.train, place, name)]
+
+
+def _unplaced(run: RunFile) -> list[Finding]:
+    section = run.train
+    if section.workers == 1 and not section.gpus_per_worker and section.gpus == "shared":
+        return []  # finds its place wherever there is a core; Ray takes seconds to start
+    from cluster.crew import ray_session
+
+    with ray_session(run.cluster.address):
+        return place_findings(section, resources(run))
 
 
 def _resolved(name: str, revision: str | None) -> tuple[Path | str, list[Finding]]:

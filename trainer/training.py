@@ -92,7 +92,7 @@ def plan_training(
     """
     return [
         *_data_findings(section, figures),
-        *_place_findings(section, resources),
+        *place_findings(section, resources),
         *setting_findings(section),
     ]
 
@@ -120,7 +120,8 @@ def _data_findings(section: TrainSection, figures: DataFigures) -> list[Finding]
     return [_finding("curated/train.parquet", message, hint)]
 
 
-def _place_findings(section: TrainSection, resources: Resources) -> list[Finding]:
+def place_findings(section: TrainSection, resources: Resources) -> list[Finding]:
+    """Return why the workers would find no place; nothing when they do."""
     given = seats(section, resources)
     wanted = given.gpus * given.workers
     found = []

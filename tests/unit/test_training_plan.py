@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.train import unfit
 from specs.errors import InputError
 from specs.parts import Folder
-from specs.run_file import TrainSection
+from specs.run_file import TrainSection, validate
 from tests.unit.tiny_model import chat, write_model
 from trainer import weights
 from trainer.adapter import check_adapter, load_manifest, publish
@@ -345,3 +348,37 @@ def test_a_folder_that_is_no_adapter(tmp_path: Path) -> None:
     assert "is not Duologue's" in str(check_adapter(tmp_path, "tiny")[0])
     (tmp_path / "manifest.json").write_text("{")
     assert "cannot be read" in str(check_adapter(tmp_path, "tiny")[0])
+
+
+def test_a_run_is_refused_before_its_dialogues_where_its_training_finds_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    joined: list[str | None] = []
+
+    @contextlib.contextmanager
+    def ray_session(address: str | None) -> Iterator[None]:
+        joined.append(address)
+        yield
+
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}}]
+    monkeypatch.setattr("cluster.crew.ray_session", ray_session)
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr("cluster.train._most_gpus", lambda: 0.0)
+
+    def messages(**train: Any) -> list[str]:
+        data = {
+            "run": {"name": "tea"},
+            "domain": {"path": "recipe"},
+            "engines": {"writer": {"gpus": 4}},
+            "roles": {"user": "writer", "agent": "writer"},
+            "cluster": {"address": "auto"},
+            "train": {"method": "lora", **train},
+        }
+        return [str(finding) for finding in unfit(validate(data, "run.toml"))]
+
+    assert messages() == []
+    assert joined == []  # one worker finds its place: Ray need not be started to know
+    assert messages(workers=4) == []
+    assert joined == ["auto"]
+    assert "8 workers with 1 GPUs each need 8" in messages(workers=8)[0]
+    assert "the engines hold 4 of 4 GPUs" in messages(gpus="own")[0]
