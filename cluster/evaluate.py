@@ -27,6 +27,7 @@ from cluster.evaluation_plan import (
     make_plan,
     serving_name,
 )
+from cluster.held_out import identity
 from cluster.progress import PLAIN_EVERY_S, duration
 from cluster.rating import ask_judge
 from cluster.run_folder import RunFolder
@@ -92,6 +93,8 @@ def evaluate(run: RunFile, fresh: bool, say: Say, data: str | None = None) -> Ev
     plan = make_plan(run, data)
     turns = sum(dialogue.user_turns for dialogue in plan.dialogues)
     say(f"evaluating on {len(plan.dialogues)} dialogues, {turns} user turns: {plan.test.path}")
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
     folder = RunFolder(run.run.out, run.run.name)
     with folder.hold():
 
@@ -319,6 +322,7 @@ def _written(plan: Plan, found: Mapping[str, Kept], asked: tuple[str, ...], say:
             "turns": sum(dialogue.user_turns for dialogue in plan.dialogues),
             "card": {"intents": sorted(plan.card.intents), "tools": sorted(plan.card.tools)},
         },
+        "adapters": {one.name: identity(one.manifest) for one in plan.learners if one.manifest},
         **comparison(systems, figures, resamples),
     }
     _write(plan.out, COMPARISON, content)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.engines.models import resolve_model
+from cluster.held_out import leaks
 from cluster.run_folder import RunFolder
 from cluster.train import base_model
 from specs.errors import EngineError, Finding, InputError, Where, nearest
@@ -41,6 +42,7 @@ class Learner:
         adapter: the LoRA adapter's folder; empty for the engine's model as it is.
         made_from: a digest of what it learned; empty for an untuned model.
         about: in words, for the results.
+        manifest: the adapter's; empty for an untuned model.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Learner:
     adapter: str = ""
     made_from: str = ""
     about: str = ""
+    manifest: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Plan:
         card: what the agent may write, completed by what the test dialogues hold.
         allowed: what the agent may write by its own card and the training dialogues.
         digest: of everything but the systems.
+        warnings: what the figures may suffer from, as far as it is known beforehand.
     """
 
     run: RunFile
@@ -72,6 +76,7 @@ class Plan:
     learners: list[Learner]
     digest: str
     judge: EngineSection | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def section(self) -> EvaluateSection:
@@ -111,6 +116,8 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
     judge = looked.judge()
     learners = looked.learners(engine)
     dialogues = looked.dialogues(test) if test else []
+    if test is not None and dialogues:
+        looked.held_out(train, test)
     if looked.findings or train is None or test is None:
         raise InputError(looked.findings)
     allowed = train.card if train.card.intents else train.card.seen(_messages(train.dialogues()))
@@ -128,6 +135,7 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
         learners=learners,
         digest=_digest(run, train, test),
         judge=judge,
+        warnings=looked.warnings,
     )
 
 
@@ -162,7 +170,9 @@ class _Look:
     run: RunFile
     folder: RunFolder
     findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     base_digest: str = ""
+    trained: list[tuple[Learner, RunFolder]] = field(default_factory=list)
 
     def wrong(self, where: str, message: str, hint: str = "") -> None:
         """Keep a finding."""
@@ -280,11 +290,42 @@ class _Look:
             return None
         manifest = load_manifest(Path(folder.path))
         made_from = digest(*(file_digest(folder, name) for name in folder.names()))
-        about = _about(manifest)
+        adapter = folder.path
         if manifest.get("method") == "full":  # the folder is a whole model
-            served = engine.model_copy(update={"model": folder.path, "revision": None})
-            return Learner(name, served, "", made_from, about)
-        return Learner(name, engine, folder.path, made_from, about)
+            engine = engine.model_copy(update={"model": folder.path, "revision": None})
+            adapter = ""
+        learner = Learner(name, engine, adapter, made_from, _about(manifest), manifest)
+        self.trained.append((learner, run))
+        return learner
+
+    def held_out(self, train: ChatFile | None, test: ChatFile) -> None:
+        """Look whether the adapters were trained on another side than the dialogues asked.
+
+        Of `--data` what was learned from is only told: what that is for is not known here.
+        """
+        given = test.path != self.folder.round(0).child("curated").file("test.parquet")
+        for learner, run in self.trained:
+            own = learner.name == ADAPTER
+            place = run.round(0).child("adapter").path
+            try:
+                split = train if own else _train_split(run)
+                found = leaks(learner.manifest, split, test)
+            except InputError as error:
+                self.findings += error.findings
+                continue
+            if found is None:
+                continue
+            if given or not found.sure:
+                self.warnings.append(f"{learner.name}: {found.message}")
+            else:
+                self.wrong(place if own else f"evaluate.arm: {place}", found.message, found.hint)
+
+
+def _train_split(run: RunFolder) -> ChatFile | None:
+    try:
+        return ChatFile.open(run.round(0).child("curated"), "train.parquet")
+    except FileNotFoundError:
+        return None
 
 
 def _intents(dialogue: ChatDialogue) -> list[str]:

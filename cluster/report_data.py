@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeVar
 from pyarrow import fs as pafs
 
 from cluster.evaluate import COMPARISON
+from cluster.evaluation_plan import ADAPTER
+from cluster.held_out import identity
 from cluster.run_folder import RunFolder
 from cluster.summary import Summary
 from specs.errors import Finding, InputError, Where
@@ -145,11 +147,13 @@ class Evaluation:
 
     Attributes:
         name: empty for the test split, else the folder of what `--data` named.
+        outdated: it is of another adapter than the one that is in the run's folder now.
     """
 
     name: str
     comparison: Mapping[str, Any]
     systems: Mapping[str, Mapping[str, Any]]
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ def gather(folder: RunFolder, seed: int) -> Material:
     """
     stages = _Stages(folder.round(0))
     curated, log, manifest = stages.curated(), stages.log(), stages.manifest()
-    evaluations = stages.evaluations()
+    evaluations = stages.evaluations(manifest)
     dialogues = folder.dialogues(0)
     names = part_names(dialogues)
     wrong = stages.findings + part_findings(dialogues, names, dialogue_schema())
@@ -256,14 +260,20 @@ class _Stages:
         """Return the adapter's manifest."""
         return self._object(self._round.child("adapter"), MANIFEST, "duologue train RUN.toml")
 
-    def evaluations(self) -> list[Evaluation]:
-        """Return the evaluations: of the test split, then those of other data."""
+    def evaluations(self, manifest: Mapping[str, Any] | None) -> list[Evaluation]:
+        """Return the evaluations: of the test split, then those of other data.
+
+        Args:
+            manifest: of the adapter that is there now.
+        """
         folder = self._round.child("evaluation")
-        found = [self._evaluation(folder, "")]
-        found += [self._evaluation(folder.child(name), name) for name in _folders(folder)]
+        places = [(folder, ""), *((folder.child(name), name) for name in _folders(folder))]
+        found = [self._evaluation(*place, manifest) for place in places]
         return [one for one in found if one is not None]
 
-    def _evaluation(self, folder: Folder, name: str) -> Evaluation | None:
+    def _evaluation(
+        self, folder: Folder, name: str, manifest: Mapping[str, Any] | None
+    ) -> Evaluation | None:
         command = "duologue evaluate RUN.toml"
         comparison = self._object(folder, COMPARISON, command)
         if comparison is None:
@@ -273,7 +283,7 @@ class _Stages:
             for system in comparison.get("systems", ())
         }
         there = {system: one for system, one in systems.items() if one is not None}
-        return Evaluation(name, comparison, there)
+        return Evaluation(name, comparison, there, _outdated(comparison, manifest))
 
     def _object(self, folder: Folder, name: str, command: str) -> Mapping[str, Any] | None:
         data = self._read(folder, name)
@@ -301,6 +311,12 @@ class _Stages:
         except OSError as error:
             self.findings.append(Finding(Where(folder.file(name)), f"cannot be read: {error}"))
             return None
+
+
+def _outdated(comparison: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
+    """Return whether it is known that an evaluation asked another adapter than this one."""
+    asked = comparison.get("adapters", {}).get(ADAPTER)
+    return None not in (asked, manifest) and asked != identity(manifest or {})
 
 
 _AGAIN = "Move it out of the run's folder, and run the command that makes it again."

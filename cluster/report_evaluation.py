@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.evaluation_plan import BIGRAM, MAJORITY
+from cluster.evaluation_plan import ADAPTER, BIGRAM, MAJORITY
 from cluster.report_data import Evaluation
 from cluster.report_page import Plot, Section, Table, Tile
 from cluster.report_plots import Interval, by_turn, confusion, intervals
@@ -16,6 +16,11 @@ EVALUATE = "duologue evaluate RUN.toml"
 
 _MISTAKES = 15
 
+_OUTDATED = (
+    "These figures are of another adapter than the one that is in the run's folder now: it has "
+    f"been trained again since. {EVALUATE} measures the new one."
+)
+
 
 def accuracies(evaluation: Evaluation) -> Iterator[Tile]:
     """Yield the intent accuracies of the first two systems."""
@@ -24,7 +29,8 @@ def accuracies(evaluation: Evaluation) -> Iterator[Tile]:
     for system in list(systems)[:2]:
         found = systems[system]
         if found and found.get("value") is not None:
-            span = _span(found)
+            other = evaluation.outdated and system == ADAPTER
+            span = "of another adapter than is there now" if other else _span(found)
             yield Tile(f"intent accuracy: {plain(system)}", f"{found['value']:.3f}", span)
 
 
@@ -60,7 +66,8 @@ def evaluated(evaluation: Evaluation | None) -> Section:
     ]  # fmt: skip
     shares = [row for row in rows if row[0] != NAMES["answer_rating"]]  # of another scale
     plots = [intervals(shares, comparison["systems"], name), *_by_turn_plot(evaluation, name)]
-    return Section(name, title, text, plots=plots, tables=tables)
+    warning = _OUTDATED if evaluation.outdated else ""
+    return Section(name, title, text, warning=warning, plots=plots, tables=tables)
 
 
 def _cell(found: Interval | None, signed: bool = False) -> str:
@@ -188,7 +195,10 @@ def confusions(evaluation: Evaluation | None) -> Section:
         plots.append(confusion(rows, columns, counts, f"confusion-{_file(name)}", shown))
         tables.append(_mistakes(rows, columns, counts, shown))
     text = "Rows are what the user wanted, columns what the system took it for."
-    return Section("confusion", "Confusion matrix", text, plots=plots, tables=tables)
+    warning = _OUTDATED if evaluation.outdated else ""
+    return Section(
+        "confusion", "Confusion matrix", text, warning=warning, plots=plots, tables=tables
+    )
 
 
 def _mistakes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +32,13 @@ _FORMAT = (
 )
 
 
+class Origin(NamedTuple):
+    """A dialogue's id and its seed document's; empty where the file does not have them."""
+
+    walk_id: str
+    document: str
+
+
 @dataclass(frozen=True, slots=True)
 class ChatFile:
     """A file of dialogues, which is read anew each time that its dialogues are asked for.
@@ -39,12 +46,14 @@ class ChatFile:
     Attributes:
         card: of its metadata; empty where there is none.
         named: whether it has a column `walk_id`.
+        documented: whether it has a column `doc_ids`, of which the first is the seed document's.
     """
 
     folder: Folder
     name: str
     card: Card
     named: bool
+    documented: bool
 
     @classmethod
     def open(cls, folder: Folder, name: str, own: bool = True) -> ChatFile:
@@ -74,7 +83,7 @@ class ChatFile:
             card = Card.read(text)
         except (ValueError, AttributeError) as error:
             raise _unusable(folder, name, f"its metadata {CARD.decode()!r}: {error}") from None
-        return cls(folder, name, card, "walk_id" in schema.names)
+        return cls(folder, name, card, "walk_id" in schema.names, _holds_documents(schema))
 
     @property
     def path(self) -> str:
@@ -92,13 +101,26 @@ class ChatFile:
             InputError: a role that there is not, or a file that breaks off.
         """
         columns = ["messages", *(["walk_id"] if self.named else [])]
-        number = 0
+        for number, row in enumerate(self._rows(columns)):
+            yield self._dialogue(row, number)
+
+    def origins(self) -> Iterator[Origin]:
+        """Yield where each dialogue comes from, in the same order, without reading its messages.
+
+        Raises:
+            InputError: the file breaks off.
+        """
+        there = {"walk_id": self.named, "doc_ids": self.documented}
+        columns = [name for name, is_there in there.items() if is_there]
+        for row in self._rows(columns) if columns else ():
+            documents = row.get("doc_ids") or ("",)
+            yield Origin(str(row.get("walk_id") or ""), str(documents[0] or ""))
+
+    def _rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         try:
             with self.folder.fs.open_input_file(self.path) as source:
                 for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, columns=columns):
-                    for row in batch.to_pylist():
-                        yield self._dialogue(row, number)
-                        number += 1
+                    yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
             message = f"is not a readable Parquet file: {str(error).splitlines()[0]}"
             raise _unusable(self.folder, self.name, message) from None
@@ -123,6 +145,13 @@ def _holds_messages(schema: pa.Schema) -> bool:
     fields = kind.value_type
     names = {"role", "content"}
     return pa.types.is_struct(fields) and names <= {field.name for field in fields}
+
+
+def _holds_documents(schema: pa.Schema) -> bool:
+    if "doc_ids" not in schema.names:
+        return False
+    kind = schema.field("doc_ids").type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _unusable(folder: Folder, name: str, message: str) -> InputError:

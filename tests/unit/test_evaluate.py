@@ -18,6 +18,7 @@ import cluster.evaluate as evaluation
 from cluster import evaluation_plan
 from cluster.cli import main
 from cluster.evaluate import Evaluated, evaluate
+from cluster.held_out import identity
 from cluster.rehearsal import rehearse
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
 from specs.errors import InputError, Unavailable
@@ -27,7 +28,7 @@ from specs.records import curated_schema
 from specs.run_file import EngineSection, RunFile, validate
 from tests.unit.tiny_domain import tiny
 from trainer.agent_format import ChatMessage
-from trainer.chat_file import CARD, ChatFile
+from trainer.chat_file import CARD, ChatFile, file_digest
 from trainer.evaluation import tasks
 from trainer.examples import agent_card, agent_messages
 
@@ -42,9 +43,11 @@ def curated(path: Path, rows: Sequence[dict[str, Any]], card: str = "") -> Path:
     return path
 
 
-def row(walk_id: str, messages: Sequence[ChatMessage]) -> dict[str, Any]:
+def row(
+    walk_id: str, messages: Sequence[ChatMessage], doc_ids: Sequence[str] = ()
+) -> dict[str, Any]:
     content = [{"role": m.role, "content": m.content, "train": m.train} for m in messages]
-    return {"walk_id": walk_id, "messages": content, "path": [], "doc_ids": []}
+    return {"walk_id": walk_id, "messages": content, "path": [], "doc_ids": list(doc_ids)}
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +63,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = json.dumps(agent_card(domain))
     curated(folder / "tea" / "round-0" / "curated" / "train.parquet", rows[10:], card)
     curated(folder / "tea" / "round-0" / "curated" / "test.parquet", rows[:10], card)
-    adapter(folder / "tea" / "round-0" / "adapter", "tiny")
+    train = folder / "tea" / "round-0" / "curated" / "train.parquet"
+    adapter(folder / "tea" / "round-0" / "adapter", "tiny", train=train)
     (folder / "tea" / "run.json").write_text('{"format": "duologue-run"}')
     return folder
 
 
-def adapter(folder: Path, base: str, rank: int = 8) -> Path:
-    """Write what looks like a trained adapter."""
+def adapter(folder: Path, base: str, rank: int = 8, train: Path | None = None, **more: Any) -> Path:
+    """Write what looks like an adapter trained on a file."""
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    manifest = {"format": "duologue-adapter", "base_model": base, "method": "qlora"}
+    manifest = {"format": "duologue-adapter", "base_model": base, "method": "qlora", **more}
+    if train is not None:
+        digests = {"train": file_digest(Folder.of(train.parent), train.name)}
+        manifest["data"] = {**manifest.get("data", {}), "digests": digests}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
@@ -141,7 +148,7 @@ class Engines:
         if system == "judge":
             text = '{"rating": 4}'
         elif request.adapter:
-            text = self.gold[task]
+            text = self.gold.get(task, text)
         return Answer(request.id, (Candidate(text, "stop", 5),))
 
     def release(self, dialogue: str) -> None:
@@ -285,6 +292,100 @@ def test_anybodys_dialogues_can_be_the_test(out: Path, engines: Engines) -> None
     done = run(out, data=str(given))
     assert value(done, "intent_accuracy", "adapter") == 1
     assert done.folder.path.startswith(str(out / "tea" / "round-0" / "evaluation" / "data-"))
+
+
+# -- what an adapter has learned
+
+
+def told(out: Path, data: str | None = None, **section: Any) -> list[str]:
+    """Evaluate, and return the warnings about what an adapter has learned."""
+    said: list[str] = []
+    evaluate(run_file(out, **section), False, said.append, data)
+    return [line for line in said if "trained on" in line]
+
+
+def documented(out: Path, name: str, documents: Sequence[str]) -> Path:
+    """Write a split of the run anew: its dialogues, each about one of the documents in turn."""
+    path = out / "tea" / "round-0" / "curated" / f"{name}.parquet"
+    metadata = pq.read_schema(path).metadata or {}
+    rows = pq.read_table(path).to_pylist()
+    for number, one in enumerate(rows):
+        one["doc_ids"] = [documents[number % len(documents)], "shared by all"]
+    return curated(path, rows, metadata[CARD].decode())
+
+
+def test_an_adapter_that_was_trained_before_another_curation_is_refused(
+    out: Path, engines: Engines
+) -> None:
+    assert not told(out)
+    folder = out / "tea" / "round-0"
+    manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
+    comparison = json.loads((folder / "evaluation" / "comparison.json").read_text())
+    assert comparison["adapters"]["adapter"] == identity(manifest)
+    assert identity(manifest)["train_split"] == manifest["data"]["digests"]["train"]
+    test, train = (folder / "curated" / f"{name}.parquet" for name in ("test", "train"))
+    held = pq.read_table(test)
+    curated(test, pq.read_table(train).to_pylist()[:5], json.dumps({}))
+    curated(train, held.to_pylist(), json.dumps({}))
+    said = refused(out)
+    assert f"{folder}/adapter: error: was trained on another train split" in said
+    assert f"than {train}" in said
+    assert "duologue train RUN.toml" in said
+    assert "was trained on another train split" in refused(out, data=str(test))
+    pq.write_table(held, out / "mine.parquet")
+    assert len(told(out, data=str(out / "mine.parquet"))) == 1
+
+
+def test_an_adapter_that_does_not_say_what_it_learned_is_warned_of_once(
+    out: Path, engines: Engines
+) -> None:
+    folder = out / "tea" / "round-0" / "adapter"
+    shutil.rmtree(folder)
+    adapter(folder, "tiny")
+    warned = told(out)
+    assert len(warned) == 1
+    assert "does not say what it was trained on" in warned[0]
+
+
+def test_an_arm_that_learned_from_documents_of_the_test_split_is_refused(
+    out: Path, engines: Engines
+) -> None:
+    train, _ = documented(out, "train", ["a", "b", "c"]), documented(out, "test", ["d", "e"])
+    folder = out / "tea" / "round-0" / "adapter"
+    shutil.rmtree(folder)
+    adapter(folder, "tiny", train=train)
+    arm = out / "single" / "round-0"
+    learned = curated(arm / "curated" / "train.parquet", [row("w", [], ["b", "d"])])
+    adapter(arm / "adapter", "tiny", train=learned)
+    assert not told(out, arm=str(arm.parent))
+
+    curated(learned, [row("w", [], ["b"]), row("x", [], ["d"]), row("y", [], ["d"])])
+    assert "was trained on another train split" in refused(out, arm=str(arm.parent))
+    shutil.rmtree(arm / "adapter")
+    adapter(arm / "adapter", "tiny", train=learned)
+    said = refused(out, arm=str(arm.parent))
+    assert f"evaluate.arm: {arm}/adapter: error: was trained on 1 of the 2 seed documents" in said
+    assert "curate.seed" in said
+
+    # Whoever brings dialogues is told, and may know why.
+    shutil.copy(out.joinpath(*TEST), out / "mine.parquet")
+    warned = told(out, data=str(out / "mine.parquet"), arm=str(arm.parent))
+    assert [line.partition(" of the 2 ")[0] for line in warned] == [
+        "warning: arm-single: was trained on 1"
+    ]
+    learned.unlink()
+    assert "is not there, so that nobody knows" in told(out, arm=str(arm.parent))[0]
+
+
+def test_dialogues_that_the_adapter_learned_are_told_when_they_are_given(
+    out: Path, engines: Engines
+) -> None:
+    train = out / "tea" / "round-0" / "curated" / "train.parquet"
+    warned = told(out, data=str(train))
+    count = pq.read_metadata(train).num_rows
+    assert warned == [
+        f"warning: adapter: was trained on {count} of the {count} dialogues of {train}"
+    ]
 
 
 # -- bad input

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import cluster.report as reporting
 from cluster.curate import curate
+from cluster.held_out import identity
 from cluster.rehearsal import rehearse
 from cluster.report import report
 from cluster.report_data import LEAST, READ, drawn, mean, quantile
@@ -301,6 +302,24 @@ def test_all_stages_are_in_the_report(
     names = folder.round().child("report").names()
     assert "confusion-adapter.png" not in names
     assert "mine.png" in names
+
+
+def test_figures_of_another_adapter_than_is_there_now_are_told(
+    tmp_path: Path, domain: Domain, dialogues: list[Dialogue]
+) -> None:
+    run = run_file(tmp_path)
+    folder = written(run, domain, dialogues[:2])
+    learned(folder)
+    manifest: dict[str, Any] = {"training": "abc", "made": "today"}
+    evaluation, adapter = (folder.round().child(name) for name in ("evaluation", "adapter"))
+    comparison_ = json.loads(evaluation.read_bytes("comparison.json"))
+    comparison_["adapters"] = {"adapter": identity(manifest)}
+    evaluation.write_bytes("comparison.json", json.dumps(comparison_).encode())
+    for now, other in ((manifest, False), ({**manifest, "training": "abd"}, True)):
+        adapter.write_bytes("manifest.json", json.dumps(now).encode())
+        page = seen(run)
+        assert page.text.count("These figures are of another adapter") == 2 * other
+        assert page.text.count("of another adapter than is there now") == other
 
 
 def test_dialogues_played_after_the_curation_are_told(
