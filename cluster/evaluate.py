@@ -27,7 +27,7 @@ from cluster.evaluation_plan import (
     make_plan,
     serving_name,
 )
-from cluster.held_out import identity
+from cluster.held_out import amounts, identity
 from cluster.progress import PLAIN_EVERY_S, duration
 from cluster.rating import ask_judge
 from cluster.run_folder import RunFolder
@@ -39,7 +39,7 @@ from trainer.agent_format import ChatMessage
 from trainer.baselines import Habits, guesses
 from trainer.bootstrap import Resamples
 from trainer.chat_template import ChatEncoder
-from trainer.comparison import comparison, results
+from trainer.comparison import comparison, results, uneven
 from trainer.evaluation import (
     Limits,
     Prediction,
@@ -322,12 +322,21 @@ def _written(plan: Plan, found: Mapping[str, Kept], asked: tuple[str, ...], say:
             "turns": sum(dialogue.user_turns for dialogue in plan.dialogues),
             "card": {"intents": sorted(plan.card.intents), "tools": sorted(plan.card.tools)},
         },
-        "adapters": {one.name: identity(one.manifest) for one in plan.learners if one.manifest},
-        **comparison(systems, figures, resamples),
+        **comparison(systems, figures, resamples, _adapters(plan)),
     }
     _write(plan.out, COMPARISON, content)
     _warn(len(walk_ids), figures, say)
+    if apart := uneven(content):
+        say(f"warning: {apart}")
     return Evaluated(plan.out, content, asked)
+
+
+def _adapters(plan: Plan) -> dict[str, dict[str, Any]]:
+    return {
+        one.name: {**identity(one.manifest), "trained_on": amounts(one.manifest)}
+        for one in plan.learners
+        if one.manifest
+    }
 
 
 def _write(folder: Folder, name: str, content: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.chat_file import ChatFile, Origin
+from trainer.data import drawn
 
 _AGAIN = (
     "Train it on what is there now: duologue train RUN.toml (it starts over where the train split "
@@ -46,6 +47,17 @@ def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "train_split": trained_on(manifest) or None}
 
 
+def amounts(manifest: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return on how much an adapter was trained (`trainer.comparison.AMOUNTS`), as far as known."""
+    data, figures = manifest.get("data", {}).get("train", {}), manifest.get("figures", {})
+    return {
+        "dialogues": data.get("dialogues"),
+        "examples": figures.get("examples"),
+        "trained_tokens": data.get("trained_tokens"),
+        "steps": figures.get("steps"),
+    }
+
+
 def leaks(manifest: Mapping[str, Any], train: ChatFile | None, test: ChatFile) -> Leak | None:
     """Return what keeps dialogues from being held out from an adapter; None where they are.
 
@@ -76,8 +88,18 @@ def leaks(manifest: Mapping[str, Any], train: ChatFile | None, test: ChatFile) -
             f"it may have learned from {test.path}",
             _AGAIN,
         )
-    shared = _shared(train.origins(), test.origins())
+    shared = _shared(_learned(manifest, train), test.origins())
     return Leak(f"was trained on {shared} of {test.path}", _ONE_SPLIT) if shared else None
+
+
+def _learned(manifest: Mapping[str, Any], train: ChatFile) -> list[Origin]:
+    """Return where the dialogues come from that were learned from: all, or those drawn."""
+    settings, origins = manifest.get("settings", {}), list(train.origins())
+    most = settings.get("dialogues")
+    if most is None:
+        return origins
+    taken = drawn((one.walk_id for one in origins), most, settings.get("seed", 0))
+    return [one for one in origins if one.walk_id in taken]
 
 
 def _shared(learned: Iterable[Origin], asked: Iterable[Origin]) -> str:

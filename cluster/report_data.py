@@ -316,7 +316,9 @@ class _Stages:
 def _outdated(comparison: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
     """Return whether it is known that an evaluation asked another adapter than this one."""
     asked = comparison.get("adapters", {}).get(ADAPTER)
-    return None not in (asked, manifest) and asked != identity(manifest or {})
+    if asked is None or manifest is None:
+        return False
+    return any(asked.get(key) != value for key, value in identity(manifest).items())
 
 
 _AGAIN = "Move it out of the run's folder, and run the command that makes it again."

@@ -10,7 +10,7 @@ from cluster.report_data import Evaluation
 from cluster.report_page import Plot, Section, Table, Tile
 from cluster.report_plots import Interval, by_turn, confusion, intervals
 from cluster.show import plain
-from trainer.comparison import NAMES
+from trainer.comparison import NAMES, amount_rows, uneven
 
 EVALUATE = "duologue evaluate RUN.toml"
 
@@ -59,6 +59,7 @@ def evaluated(evaluation: Evaluation | None) -> Section:
              for title_, of in rows],
         ),
         *_differences(comparison),
+        *_amounts(comparison),
         *_by_turn_tables(evaluation),
         *_slot_tables(evaluation),
         *_intent_tables(evaluation),
@@ -66,7 +67,10 @@ def evaluated(evaluation: Evaluation | None) -> Section:
     ]  # fmt: skip
     shares = [row for row in rows if row[0] != NAMES["answer_rating"]]  # of another scale
     plots = [intervals(shares, comparison["systems"], name), *_by_turn_plot(evaluation, name)]
-    warning = _OUTDATED if evaluation.outdated else ""
+    apart = uneven(comparison)
+    warnings = [_OUTDATED] if evaluation.outdated else []
+    warnings += [f"{plain(apart)}."] if apart else []
+    warning = " ".join(warnings)
     return Section(name, title, text, warning=warning, plots=plots, tables=tables)
 
 
@@ -96,6 +100,13 @@ def _differences(comparison: Mapping[str, Any]) -> Iterator[Table]:
         head = ["measure", *(f"over {plain(other)}" for other in against)]
         note = "Dialogues are paired; an interval without 0 is a difference."
         yield Table(f"How much greater the figures of {first} are", head, rows, note)
+
+
+def _amounts(comparison: Mapping[str, Any]) -> Iterator[Table]:
+    if found := amount_rows(comparison):
+        (_, *names), *rows = found
+        note = "Tokens learned are those of one epoch."
+        yield Table("What the adapters were trained on", ["", *map(plain, names)], rows, note)
 
 
 _BY_TURN = ("intent_accuracy", "slot_f1", "call_exact", "answer_rouge_l")

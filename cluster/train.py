@@ -33,7 +33,7 @@ from specs.seeds import digest
 from trainer.adapter import MANIFEST, check_adapter, free_bytes, publish, published
 from trainer.chat_file import ChatFile
 from trainer.chat_template import ChatEncoder
-from trainer.data import Examples, encode
+from trainer.data import Examples, drawn, encode
 from trainer.loop import Fitted
 from trainer.training import (
     LOG,
@@ -105,10 +105,19 @@ class _Task:
     def folder(self) -> Folder:
         return self.round.child("training")
 
+    def taken(self) -> frozenset[str] | None:
+        """Return the ids of the dialogues that are learned from; None for all."""
+        most = self.section.dialogues
+        if most is None:
+            return None
+        return drawn((one.walk_id for one in self.train.origins()), most, self.section.seed)
+
     @property
     def digest(self) -> str:
         """Of all that decides the result."""
-        settings = self.section.model_dump_json(exclude=_ELSEWHERE)
+        # Without a limit there is no word of it: what was trained before it was known still counts.
+        unsaid = {"dialogues"} if self.section.dialogues is None else set()
+        settings = self.section.model_dump_json(exclude=_ELSEWHERE | unsaid)
         return digest(FORMAT, settings, self.base, dump_json(self.data))
 
 
@@ -257,7 +266,7 @@ def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
     quiet()
     tokenizer = load_tokenizer(task.name, task.section.revision)
     encoder = ChatEncoder(tokenizer)
-    train_, validation = _encoded(task, encoder)
+    train_, validation = _encoded(task, encoder, say)
     with ray_session(task.run.cluster.address):
         there = resources(task.run)
         findings = plan_training(task.section, train_.figures, there)
@@ -284,9 +293,14 @@ def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
     return manifest
 
 
-def _encoded(task: _Task, encoder: ChatEncoder) -> tuple[Examples, Examples]:
-    window = task.section.window
-    train_ = encode((one.messages for one in task.train.dialogues()), encoder, window)
+def _encoded(task: _Task, encoder: ChatEncoder, say: Say) -> tuple[Examples, Examples]:
+    window, taken = task.section.window, task.taken()
+    if taken is not None:
+        say(f"learning from {len(taken)} dialogues of the train split (train.dialogues)")
+    chats = (
+        one.messages for one in task.train.dialogues() if taken is None or one.walk_id in taken
+    )
+    train_ = encode(chats, encoder, window)
     held = task.validation.dialogues() if task.validation else ()
     return train_, encode((one.messages for one in held), encoder, window)
 

@@ -267,6 +267,8 @@ class TrainSection(_Section):
         model: the base model, named as an engine's is; None for the agent's engine's model.
         method: `qlora` (4-bit NF4 base), `lora` (base as it is) or `full`.
         targets: the layers that adapters are put on: `all-linear`, names, or a regular expression.
+        dialogues: the most of the train split that are learned from, drawn by `seed`, so that two
+            runs to be compared learn from as many; None for all.
         warmup: share of the steps.
         epochs: passes over the train split; may be a fraction.
         max_steps: the most optimizer steps; None for what the epochs need.
@@ -300,6 +302,7 @@ class TrainSection(_Section):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    dialogues: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[float, Field(gt=0)] = 2.0
     max_steps: Annotated[int, Field(ge=1)] | None = None
     batch: Annotated[int, Field(ge=1)] = 1

@@ -25,18 +25,35 @@ NAMES = {
 """The figures of the table in their order, as a person reads them."""
 
 
+AMOUNTS = {
+    "dialogues": "dialogues",
+    "examples": "examples",
+    "trained_tokens": "tokens learned",
+    "steps": "steps",
+}
+"""On how much an adapter was trained, as a person reads it; the tokens are those of one epoch."""
+
+UNEVEN = 0.1
+"""The share by which adapters' amounts may differ before a comparison of them says so."""
+
+
 def results(systems: Mapping[str, Sums], resamples: Resamples) -> dict[str, dict[str, Any]]:
     """Return every system's figures by name (`trainer.figures.result`)."""
     return {name: result(sums, resamples) for name, sums in systems.items()}
 
 
 def comparison(
-    systems: Mapping[str, Sums], found: Mapping[str, Mapping[str, Any]], resamples: Resamples
+    systems: Mapping[str, Sums],
+    found: Mapping[str, Mapping[str, Any]],
+    resamples: Resamples,
+    adapters: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the systems side by side, and how much better the first is than each other.
 
     Args:
         found: their figures (`results`).
+        adapters: what is known of those systems that are adapters, `trained_on` among it: the
+            AMOUNTS by name, each None where it is not known.
     """
     first = next(iter(systems))
     rows = [
@@ -50,6 +67,7 @@ def comparison(
         "systems": list(systems),
         "level": LEVEL,
         "rows": [row for row in rows if any(row["systems"].values())],  # type: ignore[attr-defined]
+        "adapters": dict(adapters or {}),
         "differences": {"of": first, "against": compare(systems, first, resamples)},
     }
     return {**made, "table": "\n".join(table(made))}
@@ -71,7 +89,44 @@ def table(comparison: Mapping[str, Any]) -> list[str]:
             rows.append([title, *cells])
     percent = f"{comparison['level']:.0%}"
     note = f"[{percent} interval, from resampled dialogues]"
-    return [*lines, *_aligned(rows), note] if against else [*lines[:-2], note]
+    lines = [*lines, *_aligned(rows), note] if against else [*lines[:-2], note]
+    trained = amount_rows(comparison)
+    return [*lines, "", *_aligned(trained)] if trained else lines
+
+
+def amount_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """Return on how much each adapter was trained as a table's rows; none where nothing is known.
+
+    The first row names the adapters.
+    """
+    found = _amounts(comparison)
+    rows = [
+        [title, *(_NONE if one.get(key) is None else f"{one[key]:,}" for one in found.values())]
+        for key, title in AMOUNTS.items()
+        if any(one.get(key) is not None for one in found.values())
+    ]
+    return [["trained on", *found], *rows] if rows else []
+
+
+def uneven(comparison: Mapping[str, Any]) -> str:
+    """Return, in one line, where adapters were not trained on as much; empty where they were."""
+    found = _amounts(comparison)
+    differ = []
+    for key, title in AMOUNTS.items():
+        values = [one[key] for one in found.values() if one.get(key) is not None]
+        if len(values) > 1 and max(values) - min(values) > UNEVEN * max(values):
+            differ.append(f"{' and '.join(f'{value:,}' for value in values)} {title}")
+    if not differ:
+        return ""
+    return (
+        f"{' and '.join(found)} were not trained on as much: {', '.join(differ)} "
+        "(train.dialogues holds both runs to the same number)"
+    )
+
+
+def _amounts(comparison: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    adapters = comparison.get("adapters", {})
+    return {name: one.get("trained_on", {}) for name, one in adapters.items()}
 
 
 _NONE = "-"

@@ -7,6 +7,7 @@ forward passes as every other (the last ones of an epoch may be blank: nothing i
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 import random
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from specs.run_file import TrainSection
+from specs.seeds import uniform
 from trainer.agent_format import ChatMessage
 from trainer.chat_template import ChatEncoder, Encoded, truncate
 from trainer.packing import (
@@ -83,6 +85,15 @@ class Examples:
         """Return an example."""
         part = slice(self.starts[index], self.starts[index + 1])
         return Encoded(self.ids[part].tolist(), self.mask[part].tolist())
+
+
+def drawn(walk_ids: Iterable[str], most: int, seed: int) -> frozenset[str]:
+    """Return at most so many of the ids, drawn by the seed, whatever order they come in.
+
+    Those that a smaller number takes are among those of a greater one.
+    """
+    places = ((uniform(seed, "train.dialogues", one), one) for one in walk_ids)
+    return frozenset(one for _, one in heapq.nsmallest(most, places))
 
 
 def encode(chats: Iterable[Sequence[ChatMessage]], encoder: ChatEncoder, window: int) -> Examples:

@@ -304,22 +304,31 @@ def test_all_stages_are_in_the_report(
     assert "mine.png" in names
 
 
-def test_figures_of_another_adapter_than_is_there_now_are_told(
+def test_what_the_adapters_are_and_on_how_much_they_were_trained_is_told(
     tmp_path: Path, domain: Domain, dialogues: list[Dialogue]
 ) -> None:
     run = run_file(tmp_path)
     folder = written(run, domain, dialogues[:2])
     learned(folder)
     manifest: dict[str, Any] = {"training": "abc", "made": "today"}
+    amounts = {"dialogues": 1000, "examples": 900, "trained_tokens": None, "steps": 40}
     evaluation, adapter = (folder.round().child(name) for name in ("evaluation", "adapter"))
     comparison_ = json.loads(evaluation.read_bytes("comparison.json"))
-    comparison_["adapters"] = {"adapter": identity(manifest)}
+    comparison_["adapters"] = {
+        "adapter": {**identity(manifest), "trained_on": amounts},
+        "single_prompt": {"trained_on": {**amounts, "dialogues": 800}},
+    }
     evaluation.write_bytes("comparison.json", json.dumps(comparison_).encode())
     for now, other in ((manifest, False), ({**manifest, "training": "abd"}, True)):
         adapter.write_bytes("manifest.json", json.dumps(now).encode())
         page = seen(run)
         assert page.text.count("These figures are of another adapter") == 2 * other
         assert page.text.count("of another adapter than is there now") == other
+        assert "were not trained on as much: 1,000 and 800 dialogues (" in page.text
+        path = folder.round().file("report.html")
+        amounts_ = rows_of(Path(path).read_text(), "What the adapters were trained on")
+        assert amounts_["dialogues"] == ["1,000", "800"]
+        assert set(amounts_) == {"dialogues", "examples", "steps"}
 
 
 def test_dialogues_played_after_the_curation_are_told(

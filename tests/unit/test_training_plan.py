@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster import train as training
 from cluster.train import unfit
 from specs.errors import InputError
 from specs.parts import Folder
+from specs.records import dump_json
 from specs.run_file import TrainSection, validate
-from tests.unit.tiny_model import chat, write_model
+from specs.seeds import digest
+from tests.unit.tiny_model import chat, write_model, write_run
 from trainer import weights
 from trainer.adapter import check_adapter, load_manifest, publish
 from trainer.agent_format import ChatMessage
@@ -304,6 +308,61 @@ def test_training_stops_early_and_takes_the_best(
     theirs = last.state_dict()
     assert all(bool((v == theirs[name]).all()) for name, v in made.state_dict().items())
     assert [stale([3.0, 2.0, 2.5, 2.1]), stale([1.0]), stale([])] == [2, 0, 0]
+
+
+# -- what is trained on
+
+
+def capped(folder: Path, model: Path, **section: Any) -> training._Task:
+    """Return the training of the run `tea` in a folder."""
+    data = {
+        "run": {"name": "tea", "out": str(folder)},
+        "domain": {"path": "recipe"},
+        "engines": {"ref": {"kind": "reference"}},
+        "roles": {"user": "ref", "agent": "ref"},
+        "train": {"model": str(model), "window": 512, **section},
+    }
+    return training._task(validate(data, "run.toml"), Folder.of(folder / "tea" / "round-0"))
+
+
+def learned(task: training._Task, encoder: ChatEncoder) -> list[list[int]]:
+    examples, _ = training._encoded(task, encoder, lambda text: None)
+    assert examples.figures.dialogues == len(examples)
+    return sorted(examples[number].ids for number in range(len(examples)))
+
+
+def test_at_most_so_many_dialogues_are_learned_from_whatever_their_order(
+    tmp_path: Path, model: Path, encoder: ChatEncoder
+) -> None:
+    file = write_run(tmp_path / "tea", dialogues=40) / "round-0" / "curated" / "train.parquet"
+    some, other = (
+        capped(tmp_path, model, dialogues=12),
+        capped(tmp_path, model, dialogues=12, seed=1),
+    )
+    taken, made = some.taken(), learned(some, encoder)
+    assert taken is not None
+    assert len(taken) == len(made) == 12
+    assert len(learned(capped(tmp_path, model, dialogues=400), encoder)) == 40
+    assert taken != other.taken()
+    assert taken < (capped(tmp_path, model, dialogues=20).taken() or set())
+    table = pq.read_table(file)
+    pq.write_table(table.take(list(reversed(range(40)))), file)
+    assert capped(tmp_path, model, dialogues=12).taken() == taken
+    assert learned(capped(tmp_path, model, dialogues=12), encoder) == made
+
+
+def test_how_many_dialogues_are_learned_from_decides_what_a_training_is(
+    tmp_path: Path, model: Path
+) -> None:
+    write_run(tmp_path / "tea", dialogues=4)
+    whole, some = capped(tmp_path, model), capped(tmp_path, model, dialogues=3)
+    assert len({whole.digest, some.digest, capped(tmp_path, model, dialogues=2).digest}) == 3
+    assert some.digest == capped(tmp_path, model, dialogues=3).digest
+    # What was trained before the limit was known is still what it was.
+    settings = whole.section.model_dump_json(exclude=training._ELSEWHERE | {"dialogues"})
+    assert whole.digest == digest(training.FORMAT, settings, whole.base, dump_json(whole.data))
+    with pytest.raises(InputError, match=r"train\.dialogues"):
+        capped(tmp_path, model, dialogues=0)
 
 
 # -- the adapter's folder
