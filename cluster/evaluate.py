@@ -1,8 +1,8 @@
 """`duologue evaluate`: how good the adapter is, beside its opponents, on dialogues it never saw.
 
 Invariants: what was asked is kept and never asked again unless what it was made from has changed
-(`--fresh` asks everything anew); a system's figures always come from its predictions file, and the
-comparison appears when all of them are there.
+(`--fresh` asks everything anew), whatever becomes of the judge, and whichever it is; a system's
+figures always come from its predictions file; the comparison appears when all of them are there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -50,12 +50,18 @@ from trainer.evaluation import (
     tasks,
 )
 from trainer.few_shot import example_turns, fitting_examples, schemas
-from trainer.figures import add_up
+from trainer.figures import Marked, add_up
 from trainer.judge import SCHEMA, rating_messages, read_rating
-from trainer.marking import Kept, keep, kept, mark, rated
+from trainer.marking import Kept, keep, kept, mark, predictions_file, rated, unrated
 from trainer.scoring import phrase_words
 
 COMPARISON = "comparison.json"
+
+ASKED = "asked"
+"""The folder, inside the evaluation's, of predictions that a judge is to rate, or has begun to."""
+
+RATED_BY = "rated_by"
+"""Which judge's ratings they have, in what is known of them."""
 
 FEW = 10
 """Dialogues below which resampling them says little about the next ones."""
@@ -70,7 +76,7 @@ class Evaluated:
     Attributes:
         folder: that holds the files.
         comparison: the content of `comparison.json`.
-        asked: the systems that were asked; the others were there already.
+        asked: the systems that were asked, or rated; the others were there already.
     """
 
     folder: Folder
@@ -116,7 +122,7 @@ def _evaluate(plan: Plan, fresh: bool, say: Say) -> Evaluated:
             found[name] = there
     missing = [name for name in names if name not in found]
     if missing:
-        asyncio.run(_Evaluation(plan, say).make(missing, found))
+        asyncio.run(_Evaluation(plan, say, fresh).make(missing, found))
     return _written(plan, {name: found[name] for name in names}, tuple(missing), say)
 
 
@@ -139,20 +145,42 @@ class _Evaluation:
 
     plan: Plan
     say: Say
+    fresh: bool
 
     async def make(self, missing: Sequence[str], found: dict[str, Kept]) -> None:
         """Predict, mark and keep what is missing; each system is durable before the next."""
-        made: list[str] = []
         for name in (one for one in missing if one in (MAJORITY, BIGRAM)):
             habits = Habits.of(self.plan.train.dialogues())
             guess = habits.majority if name == MAJORITY else habits.bigram
             found[name] = self._kept(name, guesses(self.plan.dialogues, guess), {})
         learners = [learner for learner in self.plan.learners if learner.name in missing]
-        for group in _by_engine(learners):
+        if not self.fresh:
+            found |= self._asked_before(learners)
+        for group in _by_engine([one for one in learners if one.name not in found]):
             await self._ask(group, found)
-            made += [learner.name for learner in group]
-        if self.plan.judge is not None and made:
-            await self._judge(self.plan.judge, made, found)
+        if self.plan.judge is not None and learners:
+            await self._judge(self.plan.judge, [one.name for one in learners], found)
+
+    def _asked_before(self, learners: Sequence[Learner]) -> dict[str, Kept]:
+        """Return the predictions that are there, with no ratings but those of this judge."""
+        plan, found = self.plan, {}
+        for name in (learner.name for learner in learners):
+            wanted = plan.asked_from(name)
+            before = kept(self._asked, name, wanted) or kept(plan.out, name, wanted)
+            if before is None:
+                continue
+            self.say(f"{name}: asked already")
+            if plan.judge is None or before.about.get(RATED_BY) != plan.judge.model:
+                about = {key: one for key, one in before.about.items() if key != RATED_BY}
+                before = Kept(unrated(before.marked), about)
+            if plan.judge is None:
+                keep(plan.out, name, before, plan.made_from(name))
+            found[name] = before
+        return found
+
+    @property
+    def _asked(self) -> Folder:
+        return self.plan.out.child(ASKED)
 
     async def _ask(self, learners: Sequence[Learner], found: dict[str, Kept]) -> None:
         """Ask the systems that one engine serves."""
@@ -212,7 +240,16 @@ class _Evaluation:
         # A judge comes later: until then what is there is not whole.
         if plan.judge is None or name in (MAJORITY, BIGRAM):
             keep(plan.out, name, done, plan.made_from(name))
+            self._asked.delete(predictions_file(name))
+        else:
+            self._keep_asked(name, done)
+            if self.fresh:  # the next command is to go on with these, not to be content with those
+                plan.out.delete(predictions_file(name))
         return done
+
+    def _keep_asked(self, name: str, done: Kept) -> None:
+        self._asked.create()
+        keep(self._asked, name, done, self.plan.asked_from(name))
 
     async def _judge(
         self, engine: EngineSection, names: Sequence[str], found: dict[str, Kept]
@@ -227,10 +264,15 @@ class _Evaluation:
             for name in names:
                 self.say(f"{name}: rating the answers")
                 rate = _Judge(seat, name).rate
+                about = {**found[name].about, RATED_BY: engine.model}
+
+                def save(marked: Sequence[Marked], name: str = name, about: Any = about) -> None:
+                    self._keep_asked(name, Kept(tuple(marked), about))
+
                 marked = await rated(
-                    found[name].marked, self.plan.dialogues, rate, 2 * info.max_running
+                    found[name].marked, self.plan.dialogues, rate, 2 * info.max_running, save
                 )
-                found[name] = replace(found[name], marked=tuple(marked))
+                found[name] = Kept(tuple(marked), about)
                 keep(self.plan.out, name, found[name], self.plan.made_from(name))
 
 

@@ -63,6 +63,7 @@ class Plan:
         card: what the agent may write, completed by what the test dialogues hold.
         allowed: what the agent may write by its own card and the training dialogues.
         digest: of everything but the systems.
+        unjudged: that digest, as it is for an evaluation without a judge.
         warnings: what the figures may suffer from, as far as it is known beforehand.
     """
 
@@ -75,6 +76,7 @@ class Plan:
     allowed: Card
     learners: list[Learner]
     digest: str
+    unjudged: str
     judge: EngineSection | None = None
     warnings: Sequence[str] = ()
 
@@ -90,6 +92,13 @@ class Plan:
 
     def made_from(self, system: str) -> str:
         """Return the digest of all that decides a system's predictions and marks."""
+        return self._made_from(system, self.digest)
+
+    def asked_from(self, system: str) -> str:
+        """Return the same of its predictions alone, which no judge has a part in."""
+        return self._made_from(system, self.unjudged)
+
+    def _made_from(self, system: str, whole: str) -> str:
         learner = next((one for one in self.learners if one.name == system), None)
         own: list[Any] = [system]
         if learner is not None:
@@ -97,7 +106,7 @@ class Plan:
             own += [engine.model, engine.revision, engine.window, engine.dtype, learner.made_from]
         if system == UNTUNED:
             own.append(self.section.examples)
-        return digest(self.digest, dump_json(own))
+        return digest(whole, dump_json(own))
 
 
 def make_plan(run: RunFile, data: str | None) -> Plan:
@@ -133,7 +142,8 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
         card=allowed.seen(_messages(dialogues)),
         allowed=allowed,
         learners=learners,
-        digest=_digest(run, train, test),
+        digest=_digest(run, train, test, judge),
+        unjudged=_digest(run, train, test, None),
         judge=judge,
         warnings=looked.warnings,
     )
@@ -151,14 +161,14 @@ def _messages(dialogues: Iterable[ChatDialogue]) -> Iterable[Sequence[Any]]:
     return (dialogue.messages for dialogue in dialogues)
 
 
-def _digest(run: RunFile, train: ChatFile, test: ChatFile) -> str:
+def _digest(run: RunFile, train: ChatFile, test: ChatFile, judge: EngineSection | None) -> str:
     section = run.evaluate
     settings = {
         "turns": section.turns,
         "seed": section.seed,
         "max_tokens": section.max_tokens.model_dump(),
         "embedding": section.embedding or run.retrieval.embedding,
-        "judge": run.engines[section.judge].model if section.judge else None,
+        "judge": judge.model if judge else None,
     }
     return digest(FORMAT, train.digest(), test.digest(), dump_json(settings))
 

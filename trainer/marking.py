@@ -80,22 +80,43 @@ def _similarities(predictions: Sequence[Prediction], embed: Embed) -> dict[int, 
 
 
 async def rated(
-    marked: Sequence[Marked], dialogues: Sequence[ChatDialogue], rate: Rate, at_once: int
+    marked: Sequence[Marked],
+    dialogues: Sequence[ChatDialogue],
+    rate: Rate,
+    at_once: int,
+    save: Callable[[Sequence[Marked]], None],
 ) -> list[Marked]:
-    """Return the marks with a judge's rating of each answer that says something."""
+    """Return the marks with a judge's rating of each answer that says something.
+
+    Args:
+        marked: an answer that has its rating already is not rated again.
+        save: is given the marks with the ratings so far, if the judge fails or is interrupted.
+    """
+    done = list(marked)
     by_id = {dialogue.walk_id: dialogue for dialogue in dialogues}
     free = asyncio.Semaphore(max(1, at_once))
 
-    async def one(mark: Marked) -> Marked:
-        made = mark.prediction
-        if made.kind != "answer" or not made.predicted.strip():
-            return mark
+    async def one(place: int) -> None:
+        made = done[place].prediction
+        rateable = made.kind == "answer" and made.predicted.strip()
+        if not rateable or done[place].rating is not None:
+            return
         async with free:
             before = by_id[made.walk_id].messages[: made.message]
             rating = await rate(f"{made.walk_id}:{made.message}", before, made.predicted)
-            return replace(mark, rating=rating)
+            done[place] = replace(done[place], rating=rating)
 
-    return list(await asyncio.gather(*map(one, marked)))
+    try:
+        await asyncio.gather(*map(one, range(len(done))))
+    except BaseException:
+        save(done)
+        raise
+    return done
+
+
+def unrated(marked: Sequence[Marked]) -> tuple[Marked, ...]:
+    """Return the marks without any judge's ratings."""
+    return tuple(replace(one, rating=None) for one in marked)
 
 
 # -- kept

@@ -21,7 +21,7 @@ from cluster.evaluate import Evaluated, evaluate
 from cluster.held_out import identity
 from cluster.rehearsal import rehearse
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
-from specs.errors import InputError, Unavailable
+from specs.errors import EngineError, InputError, Unavailable
 from specs.parts import Folder
 from specs.plan import PlanSource
 from specs.records import curated_schema
@@ -99,6 +99,7 @@ def run_file(out: Path, **section: Any) -> RunFile:
             "cpu": {"model": "tiny", "max_running": 2},
             "ref": {"kind": "reference"},
             "far": {"kind": "openai", "url": "http://127.0.0.1:1/v1", "model": "far"},
+            "new": {"kind": "openai", "url": "http://127.0.0.1:1/v1", "model": "new"},
         },
         "roles": {"user": "cpu", "agent": "cpu"},
         "retrieval": {"embedding": "lexical"},
@@ -131,11 +132,16 @@ class Engines:
         self.started: list[tuple[str, str]] = []
         self.requests: list[Request] = []
         self.failure: Failure | None = None
+        self.unstartable = ""
+        self.ratings = 10_000
+        """Which model does not start, and after how many ratings a judge is gone."""
 
     @contextlib.asynccontextmanager
     async def __call__(
         self, config: EngineSection, name: str, adapter: str = "", address: str | None = None
     ) -> AsyncIterator[tuple[Any, EngineInfo]]:
+        if config.model == self.unstartable:
+            raise EngineError("does not fit")
         self.started.append((config.model, adapter))
         takes = "messages" if config.kind == "openai" else "tokens"
         yield self, EngineInfo(config.model, takes, 100_000, config.max_running)  # type: ignore[arg-type]
@@ -147,6 +153,9 @@ class Engines:
         system, _, task = request.id.partition(":")
         text = "Mint, then." if task.endswith("answer") else GUESS
         if system == "judge":
+            self.ratings -= 1
+            if self.ratings < 0:
+                return Answer(request.id, failure=Failure("unavailable", "gone"))
             text = '{"rating": 4}'
         elif request.adapter:
             text = self.gold.get(task, text)
@@ -277,6 +286,61 @@ def test_another_runs_adapter_and_a_judge(out: Path, engines: Engines) -> None:
     assert '"intent"' not in ratings[0].messages[-1].content
     assert len({one.id for one in ratings}) == len(ratings)
     assert run(out, arm=str(other), judge="far", opponents=[]).asked == ()
+
+
+def test_a_judge_that_fails_costs_no_predictions(out: Path, engines: Engines) -> None:
+    engines.unstartable = "far"
+    for fresh in (False, True):
+        with pytest.raises(EngineError, match="does not fit"):
+            run(out, fresh=fresh, judge="far")
+        assert engines.systems() == {"adapter", "untuned"}
+        assert engines.started == [("tiny", str(out / "tea" / "round-0" / "adapter"))]
+        engines.started.clear()
+
+    # It fails midway: the next one asks for what is not rated yet.
+    engines.unstartable, engines.ratings = "", 7
+    engines.requests.clear()
+    with pytest.raises(Unavailable, match="gone"):
+        run(out, judge="far")
+    assert engines.systems() == {"judge"}
+    answers = [id_ for id_ in engines.gold if id_.endswith("answer")]
+    engines.ratings = 10_000
+    engines.requests.clear()
+    done = run(out, judge="far")
+    assert engines.systems() == {"judge"}
+    assert len(engines.requests) == 2 * len(answers) - 7
+    assert value(done, "answer_rating", "adapter") == value(done, "answer_rating", "untuned") == 4
+    assert run(out, judge="far").asked == ()
+
+    # Another judge rates the same predictions, all of them; without one there is nothing to ask.
+    engines.requests.clear()
+    run(out, judge="new")
+    assert engines.systems() == {"judge"}
+    assert len(engines.requests) == 2 * len(answers)
+    engines.requests.clear()
+    done = run(out)
+    assert not engines.requests
+    assert "answer_rating" not in {row["measure"] for row in done.comparison["rows"]}
+
+
+def test_ratings_come_to_predictions_that_were_there(out: Path, engines: Engines) -> None:
+    whole = run(out)
+    engines.requests.clear()
+    done = run(out, judge="far")
+    assert engines.systems() == {"judge"}
+    assert value(done, "answer_rating", "adapter") == 4
+    assert value(done, "slot_f1", "untuned") == value(whole, "slot_f1", "untuned")
+
+
+def test_a_fresh_evaluation_whose_judge_fails_is_gone_on_with(out: Path, engines: Engines) -> None:
+    run(out, judge="far")
+    engines.unstartable = "far"
+    with pytest.raises(EngineError):
+        run(out, fresh=True, judge="far")
+    engines.unstartable = ""
+    engines.requests.clear()
+    assert run(out, judge="far").asked == ("adapter", "untuned")
+    assert engines.systems() == {"judge"}
 
 
 def test_anybodys_dialogues_can_be_the_test(out: Path, engines: Engines) -> None:
