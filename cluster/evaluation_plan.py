@@ -152,8 +152,10 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
 def unfit(run: RunFile) -> list[Finding]:
     """Return what keeps a run's evaluation from working, as far as no dialogues tell."""
     looked = _Look(run, RunFolder(run.run.out, run.run.name))
-    looked.engine()
+    engine = looked.engine()
     looked.judge()
+    if run.evaluate.arm is not None:
+        looked.adapter("arm", RunFolder.at(run.evaluate.arm), engine)
     return looked.findings
 
 
@@ -282,7 +284,8 @@ class _Look:
             found.append(Learner(UNTUNED, engine, about=about))
         return found
 
-    def _learner(self, name: str, run: RunFolder, engine: EngineSection | None) -> Learner | None:
+    def adapter(self, name: str, run: RunFolder, engine: EngineSection | None) -> Folder | None:
+        """Return where a run's adapter is; a finding where it is not there, or does not fit."""
         folder = run.round(0).child("adapter")
         if MANIFEST not in folder.names():
             where = folder.path if name == ADAPTER else f"evaluate.arm: {folder.path}"
@@ -296,7 +299,11 @@ class _Look:
             return None
         problems = check_adapter(Path(folder.path), engine.model, self.base_digest)
         self.findings += problems
-        if problems:
+        return None if problems else folder
+
+    def _learner(self, name: str, run: RunFolder, engine: EngineSection | None) -> Learner | None:
+        folder = self.adapter(name, run, engine)
+        if folder is None or engine is None:
             return None
         manifest = load_manifest(Path(folder.path))
         made_from = digest(*(file_digest(folder, name) for name in folder.names()))

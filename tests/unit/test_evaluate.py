@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import cluster.evaluate as evaluation
-from cluster import evaluation_plan
+from cluster import evaluation_plan, whole_run
+from cluster import train as training
 from cluster.cli import main
 from cluster.evaluate import Evaluated, evaluate
 from cluster.held_out import identity
@@ -525,6 +526,25 @@ def test_everything_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
     assert "other/round-0/adapter: error: there is no trained adapter" in said
     assert "evaluate.engine: error: names the engine 'gpu'" in said
     assert "speaks references and cannot rate" in said
+
+
+def test_a_run_is_refused_for_its_arm_before_anything_is_played(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[bool] = []
+    monkeypatch.setattr(whole_run, "generate", lambda run, fresh: played.append(fresh))
+    monkeypatch.setattr(training, "unfit", lambda run: [])
+    arm = out / "single"
+    said = refused(out, arm=str(arm))
+    place = f"evaluate.arm: {arm}/round-0/adapter: error: "
+    assert f"{place}there is no trained adapter" in said
+    with pytest.raises(InputError) as caught:
+        whole_run.run_all(run_file(out, arm=str(arm)), False)
+    assert str(caught.value) == said
+    adapter(arm / "round-0" / "adapter", "huge")
+    with pytest.raises(InputError, match="was trained on huge, and would be put on tiny"):
+        whole_run.run_all(run_file(out, arm=str(arm)), False)
+    assert not played
 
 
 def test_an_engine_that_loads_no_adapter_is_refused(out: Path) -> None:
