@@ -11,7 +11,7 @@ from actors.prompts import Prompt
 from actors.seat import Seat, request
 from cluster.single_engine import started
 from specs.engine import Answer, Message, Sampling
-from specs.errors import Finding, InputError, Where, nearest
+from specs.errors import Finding, InputError, Unavailable, Where, nearest
 from specs.run_file import RunFile
 from specs.seeds import digest
 from trainer.judge import MAX_TOKENS, SCHEMA, read_rating
@@ -46,6 +46,9 @@ def judge_findings(run: RunFile) -> list[Finding]:
 @contextlib.contextmanager
 def rater(run: RunFile) -> Iterator[Rate | None]:
     """Start the judge's engine; yields what rates transcripts, or None without a judge.
+
+    What it yields raises Unavailable when the judge does not answer: a dialogue without a rating is
+    dropped for good, and must be one that the judge cannot rate.
 
     Raises:
         InputError: `curate.judge` cannot be used.
@@ -94,6 +97,11 @@ async def _rate_all(seat: Seat, transcripts: Sequence[str]) -> list[float | None
 async def _rate(seat: Seat, transcript: str) -> float | None:
     name = digest("judge", transcript)
     answer = await ask_judge(seat, name, rating_prompt(transcript, seat.info.window))
+    if answer.failure is not None and not answer.failure.permanent:
+        raise Unavailable(
+            f"the judge {seat.info.model} does not answer: {answer.failure.message}; nothing of "
+            "this curation was written, and the same command does it again"
+        )
     return read_rating(answer.candidates[0].text) if answer.candidates else None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from actors.engines.client import EngineClient
 from actors.engines.openai_endpoint import OpenAIBackend
 from actors.sink_core import arrow_rows
 from cluster.cli import cli
@@ -23,7 +26,8 @@ from cluster.generate import open_run_domain
 from cluster.rating import rater, rating_prompt
 from cluster.rehearsal import rehearse
 from cluster.run_folder import RunFolder
-from specs.errors import DuologueError, InputError
+from specs.engine import Answer, Candidate, Failure, Request
+from specs.errors import DuologueError, InputError, Unavailable
 from specs.parts import read_dialogues, read_rows, write_part
 from specs.records import Dialogue, StopReason, quality_schema
 from specs.replay import source_of
@@ -246,6 +250,41 @@ def test_a_judge_rates_whole_dialogues(played: Path, monkeypatch: pytest.MonkeyP
     assert 0 < curated.kept < PLAYED
     assert curated.summary["measures"]["after"]["judge"] == 5.0
     assert any("judge" in line for line in lines(curated.summary, run.curate))
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, kind: str, good: int) -> None:
+    """Have the judge rate as many transcripts, and fail behind them."""
+    asked = count()
+
+    async def ask(self: EngineClient, request: Request, dialogue: Hashable) -> Answer:
+        if next(asked) < good:
+            return Answer(request.id, (Candidate('{"rating": 5}', "stop", 1),))
+        return Answer(request.id, failure=Failure(kind, "no luck"))  # type: ignore[arg-type]
+
+    def backend(config: EngineSection, name: str, adapter: str = "") -> OpenAIBackend:
+        models = httpx.Response(200, json={"data": [{"id": "m"}]})
+        return OpenAIBackend(config, name, httpx.MockTransport(lambda request: models))
+
+    monkeypatch.setattr("cluster.single_engine.make_backend", backend)
+    monkeypatch.setattr(EngineClient, "ask", ask)
+
+
+@pytest.mark.parametrize("good", [0, 5])
+@pytest.mark.parametrize("kind", ["unavailable", "deadline", "aborted"])
+def test_a_judge_that_does_not_answer_drops_no_dialogue(
+    played: Path, monkeypatch: pytest.MonkeyPatch, kind: str, good: int
+) -> None:
+    failing(monkeypatch, kind, good)
+    run = run_file(played, filters=[{"kind": "judge", "min": 3}], judge="judge")
+    with pytest.raises(Unavailable, match=r"judge m does not answer: no luck; nothing.*again"):
+        curate(run, False, quiet)
+    assert not list(round_of(played).glob("curated/*"))
+
+
+def test_what_a_judge_refuses_has_no_rating(played: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, "refused", 5)
+    run = run_file(played, filters=[{"kind": "judge", "min": 3}], judge="judge")
+    assert curate(run, False, quiet).kept == 5
 
 
 def test_of_a_long_dialogue_the_judge_sees_the_end() -> None:
