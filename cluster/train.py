@@ -31,6 +31,7 @@ from specs.records import dump_json
 from specs.run_file import RunFile, TrainSection
 from specs.seeds import digest
 from trainer.adapter import MANIFEST, check_adapter, free_bytes, publish, published
+from trainer.board import BOARD, board, board_findings
 from trainer.chat_file import ChatFile
 from trainer.chat_template import ChatEncoder
 from trainer.data import Examples, drawn, encode
@@ -178,7 +179,9 @@ def base_model(run: RunFile) -> tuple[str, str | None]:
 
 def unfit(run: RunFile) -> list[Finding]:
     """Return what keeps a run's training from working, as far as no examples tell."""
-    findings = [*setting_findings(run.train), *_unplaced(run)]
+    training = RunFolder(run.run.out, run.run.name).round(0).child("training")
+    findings = [*setting_findings(run.train), *board_findings(run.train, training)]
+    findings += _unplaced(run)
     try:
         name, revision = base_model(run)
     except InputError as error:
@@ -271,6 +274,7 @@ def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
         there = resources(task.run)
         findings = plan_training(task.section, train_.figures, there)
         findings += check_model(task.section, task.place, task.name)
+        findings += board_findings(task.section, task.folder)
         findings += _disk(task)
         if findings:
             raise InputError(findings)
@@ -325,7 +329,7 @@ def _disk(task: _Task) -> list[Finding]:
 
 
 def _drop_others(job: Job, say: Say) -> None:
-    """Delete the checkpoints, and the log, of a training whose data or settings were others."""
+    """Delete the checkpoints, and the logs, of a training whose data or settings were others."""
     from pyarrow import fs as pafs
 
     place = job.checkpoints
@@ -338,6 +342,7 @@ def _drop_others(job: Job, say: Say) -> None:
         say("going on from the last checkpoint")
     else:
         job.folder.delete(LOG)
+        _forget(job.folder.child(BOARD))
 
 
 def _told(job: Job, train_: Examples, validation: Examples, say: Say) -> None:
@@ -353,6 +358,8 @@ def _told(job: Job, train_: Examples, validation: Examples, say: Say) -> None:
         )
     on = f"{given.gpus:g} GPUs" if given.gpus else f"{given.cores} cores"
     say(f"training {job.section.method} on {given.workers} x {on}")
+    if place := board(job.section, job.folder):
+        say(f"TensorBoard's files: {place}")
 
 
 def _watched(

@@ -286,7 +286,8 @@ class TrainSection(_Section):
             has its own beside theirs.
         retries: how often training goes on from the last checkpoint after a worker has failed.
         merge: write the merged model too.
-        report_to: integrations of transformers' Trainer, such as `tensorboard`.
+        report_to: integrations of transformers' Trainer, such as `tensorboard` (its files go to
+            `training/tensorboard` in the round's folder, or to TENSORBOARD_LOGGING_DIR).
         trainer: further arguments of transformers' TrainingArguments, as they are.
     """
 

@@ -21,6 +21,7 @@ from specs.parts import Folder
 from specs.run_file import TrainSection
 from trainer import weights
 from trainer.adapter import failure, upload
+from trainer.board import BOARD_VARIABLE, board
 from trainer.data import DataFigures, Examples
 from trainer.loop import Fitted, Place, Row, arguments, fit
 
@@ -268,6 +269,9 @@ def launch(job: Job, train: Examples, validation: Examples) -> Fitted:
     if given.gpus:
         each["GPU"] = given.gpus
     job.checkpoints.create()
+    variables = {} if given.gpus else dict(PATIENT)
+    if place := board(job.section, job.folder):
+        variables[BOARD_VARIABLE] = place
     trainer = api.torch.TorchTrainer(
         work,
         train_loop_config={"job": job, "train": ray.put(train), "validation": ray.put(validation)},
@@ -281,7 +285,7 @@ def launch(job: Job, train: Examples, validation: Examples) -> Fitted:
             failure_config=api.FailureConfig(max_failures=job.section.retries),
             checkpoint_config=api.CheckpointConfig(num_to_keep=2),
             logging_config=api.LoggingConfig(log_level="ERROR"),
-            worker_runtime_env=None if given.gpus else {"env_vars": PATIENT},
+            worker_runtime_env={"env_vars": variables} if variables else None,
         ),
     )
     try:

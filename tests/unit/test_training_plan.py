@@ -6,12 +6,14 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import fs as pafs
 
 from cluster import train as training
 from cluster.train import unfit
@@ -24,14 +26,17 @@ from tests.unit.tiny_model import chat, write_model, write_run
 from trainer import weights
 from trainer.adapter import check_adapter, load_manifest, publish
 from trainer.agent_format import ChatMessage
+from trainer.board import BOARD_VARIABLE, board, board_findings
 from trainer.chat_template import IGNORED, ChatEncoder
 from trainer.data import Course, DataFigures, Examples, Layout, Passes, encode
 from trainer.loop import Fitted, Place, fit, stale
 from trainer.training import (
+    Job,
     Resources,
     Seats,
     check_model,
     cluster_resources,
+    launch,
     plan_training,
     seats,
 )
@@ -363,6 +368,59 @@ def test_how_many_dialogues_are_learned_from_decides_what_a_training_is(
     assert whole.digest == digest(training.FORMAT, settings, whole.base, dump_json(whole.data))
     with pytest.raises(InputError, match=r"train\.dialogues"):
         capped(tmp_path, model, dialogues=0)
+
+
+# -- TensorBoard
+
+
+def test_tensorboard_files_are_left_in_the_training_folder(
+    model: Path, encoder: ChatEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = encode(chats(4), encoder, 512)
+    section = TrainSection(method="lora", window=512, max_steps=1, report_to=("tensorboard",))
+    folder = Folder.of(tmp_path / "training")
+    job = Job(section, lambda: model, 0, None, folder, "digest", Seats(1, 1, 0.0))
+
+    class Here:
+        """Ray Train's trainer: runs the one worker in this process, with its variables."""
+
+        def __init__(self, work: Any, run_config: Any, **_: Any) -> None:
+            self.variables = run_config.worker_runtime_env["env_vars"]
+
+        def fit(self) -> Any:
+            with monkeypatch.context() as patch:
+                for name, text in self.variables.items():
+                    patch.setenv(name, text)
+                made = trained(model, examples, encode([], encoder, 512), section)[1]
+            return SimpleNamespace(return_value=made)
+
+    monkeypatch.delenv(BOARD_VARIABLE, raising=False)
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", Here)
+    monkeypatch.setattr("ray.put", lambda value: value)
+    assert launch(job, examples, examples).steps == 1
+    assert list((tmp_path / "training" / "tensorboard").glob("events.*"))
+    monkeypatch.setenv(BOARD_VARIABLE, str(tmp_path / "mine"))
+    launch(job, examples, examples)
+    assert list((tmp_path / "mine").glob("events.*"))
+
+
+def test_tensorboard_files_have_a_place_or_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BOARD_VARIABLE, raising=False)
+    section = TrainSection(report_to=("tensorboard",))
+    store = Folder(pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()), "bucket/training")
+    (found,) = board_findings(section, store)
+    assert str(found).startswith("train.report_to: error: 'tensorboard' writes to a disk")
+    assert BOARD_VARIABLE in found.hint
+    assert board_findings(TrainSection(), store) == []
+    assert board(TrainSection(), Folder.of(tmp_path)) == ""
+    assert board_findings(section, Folder.of(tmp_path)) == []
+    monkeypatch.setenv(BOARD_VARIABLE, "~/boards")
+    assert board_findings(section, store) == []
+    assert board(section, store) == str(Path("~/boards").expanduser())
+    monkeypatch.setenv(BOARD_VARIABLE, "s3://bucket/boards")
+    assert board(section, store) == "s3://bucket/boards"
 
 
 # -- the adapter's folder
