@@ -7,7 +7,7 @@ Of a file that Duologue did not write, only the columns count: `messages` (a lis
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -28,7 +28,7 @@ _CHUNK = 1 << 20
 _BATCH_ROWS = 64
 _FORMAT = (
     "A dialogue is a row with `messages`, a list of structs of `role` (system, user, assistant, "
-    "tool) and `content`; `walk_id` may name it."
+    "tool) and `content` (text, or a list of parts of the type text); `walk_id` may name it."
 )
 
 
@@ -98,7 +98,8 @@ class ChatFile:
         """Yield the dialogues in order.
 
         Raises:
-            InputError: a role that there is not, or a file that breaks off.
+            InputError: a message that is null, has a role that there is not or no text, or a file
+                that breaks off.
         """
         columns = ["messages", *(["walk_id"] if self.named else [])]
         for number, row in enumerate(self._rows(columns)):
@@ -126,14 +127,44 @@ class ChatFile:
             raise _unusable(self.folder, self.name, message) from None
 
     def _dialogue(self, row: dict[str, Any], number: int) -> ChatDialogue:
-        messages = []
-        for one in row["messages"] or ():
-            if one["role"] not in get_args(ChatRole):
-                raise _unusable(self.folder, self.name, f"row {number}: the role {one['role']!r}")
-            written = one["role"] == "assistant" and one.get("train") is not False
-            messages.append(ChatMessage(one["role"], one["content"] or "", written))
+        try:
+            if row["messages"] is None:
+                raise ValueError("`messages` is null")
+            messages = tuple(_message(one, place) for place, one in enumerate(row["messages"]))
+        except ValueError as error:
+            raise _unusable(self.folder, self.name, f"row {number}: {error}") from None
         walk_id = row["walk_id"] if self.named else None
-        return ChatDialogue(str(walk_id or f"row-{number}"), tuple(messages))
+        return ChatDialogue(str(walk_id or f"row-{number}"), messages)
+
+
+def _message(one: Any, place: int) -> ChatMessage:
+    """Return a message as it stands in a file; raises ValueError for one that is none."""
+    if one is None:
+        raise ValueError(f"message {place} is null")
+    role = one["role"]
+    if role not in get_args(ChatRole):
+        raise ValueError(f"the role {role!r}")
+    written = role == "assistant" and one.get("train") is not False
+    return ChatMessage(role, _text(one, place), written)
+
+
+def _text(one: Mapping[str, Any], place: int) -> str:
+    """Return a message's text; parts of text, as in files of OpenAI's, are one text."""
+    content = one["content"]
+    if content is None and one.get("tool_calls"):
+        raise ValueError(
+            f"message {place} has `tool_calls` and no content: a call stands in the content, as "
+            '{"call": NAME, "arguments": {...}}'
+        )
+    texts = []
+    for part in content if isinstance(content, list) else [content]:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        text = part["text"] if kind == "text" and "text" in part else part
+        if not isinstance(text, str):
+            odd = f"a part of the type {kind!r}" if kind else "null" if text is None else repr(text)
+            raise ValueError(f"message {place}: its content is no text but {odd[:80]}")
+        texts.append(text)
+    return "".join(texts)
 
 
 def _holds_messages(schema: pa.Schema) -> bool:
