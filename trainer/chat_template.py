@@ -111,6 +111,8 @@ class ChatEncoder:
         self._first = first_mark(tokenizer) if self.template is PLAIN_TEMPLATE else ""
         self._tokens = SegmentTokenizer(tokenizer)
         self._marks = marks_of(tokenizer)
+        if not _obeys(tokenizer):
+            raise self._refused("its tokenizer goes by a program of its own and by no template")
         if not self._takes("user", "assistant", "user"):
             raise self._refused("it cannot render a chat of user and assistant")
         self.takes_system = self._takes("system", "user", "assistant", "user")
@@ -420,6 +422,13 @@ def _merged(messages: Sequence[Fitted]) -> list[Fitted]:
 
 def _plain(role: str, content: str) -> Fitted:
     return Fitted(role, ((content, False),))
+
+
+def _obeys(tokenizer: Any) -> bool:
+    """Whether a chat is rendered by the template; mistral_common's tokenizers know none."""
+    chat = [{"role": "user", "content": USER}]
+    template = "{{ messages | length }}"
+    return bool(tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False) == "1")
 
 
 def _template(tokenizer: Any) -> str:

@@ -6,7 +6,7 @@ as one sequence is found again, stretch by stretch, when a prompt ends in the mi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,5 +86,7 @@ def first_mark(tokenizer: Any) -> str:
 
 def marks_of(tokenizer: Any) -> list[str]:
     """Return the texts that are one token wherever they stand (`<|im_end|>`, `</s>`)."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return sorted({*tokenizer.all_special_tokens, *(str(token) for token in added.values())})
+    added = getattr(tokenizer, "added_tokens_decoder", None)
+    # mistral_common's tokenizers have a method of that name, which raises.
+    texts = map(str, added.values()) if isinstance(added, Mapping) else ()
+    return sorted({*tokenizer.all_special_tokens, *texts})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from specs.errors import InputError
 from trainer.agent_format import ChatMessage, ChatRole, pieces
 from trainer.chat_template import IGNORED, PLAIN_TEMPLATE, ChatEncoder, truncate
+from trainer.segments import marks_of
 
 ROLES = get_args(ChatRole)
 
@@ -341,6 +343,27 @@ def test_named_templates_without_a_default_are_refused() -> None:
     tokenizer.chat_template = {"rag": CHATML, "tool_use": CHATML}
     with pytest.raises(InputError, match="chat template cannot be used"):
         ChatEncoder(tokenizer)
+
+
+def test_a_tokenizer_that_lists_no_added_tokens_has_marks() -> None:
+    """mistral_common's, which transformers hands out for a folder with a tekken.json."""
+
+    class Tokenizer:
+        all_special_tokens = ("<s>", "</s>")
+
+        def added_tokens_decoder(self) -> None:
+            raise NotImplementedError
+
+    assert marks_of(Tokenizer()) == ["</s>", "<s>"]
+
+
+def test_a_tokenizer_without_templates_is_refused(tmp_path: Path) -> None:
+    package = pytest.importorskip("mistral_common")
+    module = pytest.importorskip("transformers.tokenization_mistral_common")
+    (source, *_) = sorted(Path(package.__file__).parent.glob("data/tekken*.json"))
+    (tmp_path / "tekken.json").symlink_to(source)
+    with pytest.raises(InputError, match="program of its own and by no template"):
+        ChatEncoder(module.MistralCommonBackend.from_pretrained(str(tmp_path)))
 
 
 def test_marks_in_the_agents_words_are_spelled_out() -> None:
