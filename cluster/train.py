@@ -49,7 +49,7 @@ from trainer.training import (
     seats,
     setting_findings,
 )
-from trainer.weights import base_digest, merge, quiet
+from trainer.weights import base_digest, commit, merge, quiet
 
 FORMAT = "1"
 """Goes up when the same data and settings would be trained on otherwise than before."""
@@ -86,12 +86,19 @@ class Trained:
 
 @dataclass(slots=True)
 class _Task:
-    """One training: what it is made from."""
+    """One training: what it is made from.
+
+    Attributes:
+        section: with the base model's name, and the commit that a hub's model is at now: workers
+            load that one, however long they wait and whatever the hub has by then.
+        asked: the revision as it was asked for.
+    """
 
     run: RunFile
     round: Folder
     section: TrainSection
     name: str
+    asked: str | None
     place: Path | str
     base: str
     train: ChatFile
@@ -224,12 +231,12 @@ def _task(run: RunFile, round_: Folder) -> _Task:
             findings += error.findings
     if findings:
         raise InputError(findings)
-    section = run.train.model_copy(update={"model": name, "revision": revision})
-    base = base_digest(place, revision)
+    pinned = (commit(place, revision) if isinstance(place, str) else None) or revision
+    section = run.train.model_copy(update={"model": name, "revision": pinned})
+    base = base_digest(place, pinned)
     data = {side: file.digest() for side, file in files.items()}
-    return _Task(
-        run, round_, section, name, place, base, files["train"], files.get("validation"), data
-    )
+    train_, held = files["train"], files.get("validation")
+    return _Task(run, round_, section, name, revision, place, base, train_, held, data)
 
 
 def resources(run: RunFile) -> Resources:
@@ -433,6 +440,7 @@ def _manifest(
         "training": task.digest,
         "base_model": task.name,
         "base_revision": task.section.revision,
+        "asked_revision": task.asked,
         "base_digest": task.base,
         "method": task.section.method,
         "settings": task.section.model_dump(mode="json"),

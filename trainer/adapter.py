@@ -19,6 +19,7 @@ from pyarrow import fs as pafs
 
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.parts import Folder, storage_error, synchronise
+from trainer.weights import COMMIT, hub_digest
 
 MANIFEST = "manifest.json"
 FORMAT = "duologue-adapter"
@@ -127,12 +128,16 @@ def check_adapter(folder: Path, base_model: str, digest: str = "") -> list[Findi
         return list(error.findings)
     findings = []
     method, base = manifest.get("method"), str(manifest.get("base_model", ""))
-    known = str(manifest.get("base_digest", ""))
-    same = digest == known if digest and known else base_model == base
-    if not same and method != "full":
+    if method != "full" and not _same_base(manifest, base_model, digest):
         other = f"{base_model} ({digest[:8]})" if base == base_model else base_model
         message = f"this adapter was trained on {base}, and would be put on {other}"
         hint = f"Name {base} (train.model, or the engine's model), or train one for {base_model}."
+        if base == base_model and _pinned(manifest):
+            message = (
+                f"this adapter was trained on another revision of {base} than it would be put on"
+            )
+            revision = manifest["base_revision"]
+            hint = f'Set revision = "{revision}" beside the model\'s name, or train it again.'
         findings.append(Finding(Where(str(folder)), message, hint))
     wanted = ("config.json",) if method == "full" else ("adapter_config.json",)
     missing = [name for name in wanted if not (folder / name).is_file()]
@@ -142,6 +147,25 @@ def check_adapter(folder: Path, base_model: str, digest: str = "") -> list[Findi
         message = f"is not whole: {', '.join(missing)} is missing"
         findings.append(Finding(Where(str(folder)), message, _TRAIN))
     return findings
+
+
+def _pinned(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest names the commit of its base model, which is then one of a hub's."""
+    return COMMIT.fullmatch(str(manifest.get("base_revision"))) is not None
+
+
+def _same_base(manifest: Mapping[str, Any], name: str, digest: str) -> bool:
+    """Whether an adapter was trained on this model, as far as can be known of both."""
+    base, known = str(manifest.get("base_model", "")), str(manifest.get("base_digest", ""))
+    if not digest or not known:
+        return name == base
+    if digest == known:
+        return True
+    if _pinned(manifest):
+        # The hub cannot be asked here; but the model is asked for as it was.
+        return digest == hub_digest(base, manifest.get("asked_revision"))
+    # Commits were not always recorded: then the name is all that is known of a hub's model.
+    return known == hub_digest(base, manifest.get("base_revision")) and name == base
 
 
 def _refused(folder: Path, message: str) -> InputError:

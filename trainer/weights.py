@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from specs.errors import DuologueError
 from specs.run_file import TrainSection
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""How a hub names its commits."""
 
 _HEAD = 1 << 20
 _FAILURES = (OSError, ValueError, RuntimeError, ImportError, KeyError)
@@ -136,15 +140,36 @@ def skeleton(place: Path | str, revision: str | None) -> tuple[Any, list[str]]:
     return config, linear
 
 
+def commit(name: str, revision: str | None = None) -> str | None:
+    """Return the commit that a hub's model is loaded from; None where it cannot be known.
+
+    The hub is asked where it can be, and otherwise what was fetched before.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    try:
+        file = cached_file(name, "config.json", revision=revision)
+    except _FAILURES:
+        return None
+    return extract_commit_hash(file, None)
+
+
+def hub_digest(name: str, revision: str | None) -> str:
+    """Return what tells a hub's model at a revision from any other; weights are not fetched."""
+    return hashlib.sha256(f"{name}@{revision or ''}".encode()).hexdigest()
+
+
 def base_digest(place: Path | str, revision: str | None = None) -> str:
     """Return what tells a base model from any other: of its configuration and its weights' heads.
 
-    A hub's model goes by its name and revision: no weights are fetched for this.
+    A hub's model goes by its name and commit: a branch moves on, and so may a tag. Where the commit
+    cannot be known it goes by the revision as it was asked for.
     """
-    state = hashlib.sha256()
     if isinstance(place, str):
-        state.update(f"{place}@{revision or ''}".encode())
-        return state.hexdigest()
+        return hub_digest(place, commit(place, revision) or revision)
+    state = hashlib.sha256()
     for file in sorted([place / "config.json", *place.glob("*.safetensors")]):
         if not file.is_file():
             continue

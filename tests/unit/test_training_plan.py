@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import fs as pafs
 
 from cluster import train as training
-from cluster.train import unfit
+from cluster.train import _manifest, _task, unfit
 from specs.errors import InputError
 from specs.parts import Folder
 from specs.records import dump_json
@@ -40,6 +40,10 @@ from trainer.training import (
     plan_training,
     seats,
 )
+from trainer.weights import hub_digest
+
+A, B = "a" * 40, "b" * 40
+"""Commits."""
 
 SOME = DataFigures(dialogues=3, tokens=90, trained_tokens=30)
 
@@ -447,6 +451,82 @@ def test_an_adapter_is_refused_on_another_base(tmp_path: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
     assert "adapter_model" not in str(check_adapter(folder, "tiny")[0])
     assert "is not whole: *.safetensors is missing" in str(check_adapter(folder, "tiny")[0])
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub's cache with a model acme/tiny at two commits; the file that names the newest."""
+    from huggingface_hub import constants
+
+    folder = tmp_path / "hub" / "models--acme--tiny"
+    for commit in (A, B):
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "snapshots" / commit / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(A)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder / "refs" / "main"
+
+
+def test_a_hubs_model_goes_by_its_commit(hub: Path) -> None:
+    assert weights.commit("acme/tiny") == weights.commit("acme/tiny", "main") == A
+    assert weights.commit("acme/tiny", B) == B
+    assert weights.commit("acme/unknown") is None
+    assert weights.base_digest("acme/tiny") == weights.base_digest("acme/tiny", A)
+    assert weights.base_digest("acme/tiny") != weights.base_digest("acme/tiny", B)
+    assert weights.base_digest("acme/unknown", "v1") == hub_digest("acme/unknown", "v1")
+    hub.write_text(B)
+    assert weights.base_digest("acme/tiny") == weights.base_digest("acme/tiny", B)
+
+
+def test_an_adapter_says_which_commit_it_was_trained_on(
+    hub: Path, encoder: ChatEncoder, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "out" / "tea", dialogues=4)
+    run = validate(
+        {
+            "run": {"name": "tea", "out": str(tmp_path / "out")},
+            "domain": {"path": "recipe"},
+            "engines": {"ref": {"kind": "reference"}},
+            "roles": {"user": "ref", "agent": "ref"},
+            "train": {"model": "acme/tiny"},
+        },
+        "test",
+    )
+    round_ = Folder.of(tmp_path / "out" / "tea" / "round-0")
+    task = _task(run, round_)
+    examples = encode(chats(1), encoder, 512)
+    fitted = Fitted(True, 0.0, 1, 1, 1, 1, 0, 9, 1.0, 0.5, None, 9)
+    made = _manifest(task, fitted, examples, examples, 1.0)
+    assert (made["base_model"], made["base_revision"]) == ("acme/tiny", A)
+    folder = adapter(tmp_path / "adapter", **made)
+    assert check_adapter(folder, "acme/tiny", weights.base_digest("acme/tiny")) == []
+    assert task.section.revision == A  # what every worker loads, though the branch moves now:
+    hub.write_text(B)
+    assert _task(run, round_).digest != task.digest
+    (found,) = check_adapter(folder, "acme/tiny", weights.base_digest("acme/tiny"))
+    assert "trained on another revision of acme/tiny" in found.message
+    assert f'revision = "{A}"' in found.hint
+    assert check_adapter(folder, "acme/tiny", weights.base_digest("acme/tiny", A)) == []
+
+
+def test_bases_are_compared_by_what_is_known_of_both(tmp_path: Path) -> None:
+    name, pinned = "acme/tiny", hub_digest("acme/tiny", A)
+    known = adapter(
+        tmp_path / "known",
+        base_model=name,
+        base_digest=pinned,
+        base_revision=A,
+        asked_revision="v1",
+    )
+    assert check_adapter(known, name, hub_digest(name, "v1")) == []  # the hub cannot be asked
+    assert check_adapter(known, name, hub_digest(name, "v2")) != []
+    assert check_adapter(known, "acme/huge", hub_digest("acme/huge", "v1")) != []
+    old = hub_digest(name, "v1")  # before commits were recorded
+    unknown = adapter(tmp_path / "old", base_model=name, base_digest=old, base_revision="v1")
+    assert check_adapter(unknown, name, pinned) == []
+    assert check_adapter(unknown, "acme/huge", hub_digest("acme/huge", A)) != []
 
 
 def test_a_new_adapter_replaces_the_old_one_whole(tmp_path: Path) -> None:
