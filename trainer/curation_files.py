@@ -134,8 +134,14 @@ class CurationWriter:
         trained = sum(message["train"] for message in messages)
         self.counts[side].update(rows=1, messages=len(messages), trained_messages=trained)
         if side == "train":
+            self.counts[side]["showing_test"] += self._shows_test(row["doc_ids"])
             for pair in _pairs(row):
                 files["preference"].add(pair)
+
+    def _shows_test(self, documents: Sequence[str]) -> bool:
+        """Whether one of these, such as a search shows, is a seed document of the test side."""
+        sides = self.result.sides
+        return any(sides.get(unit("", document)) == "test" for document in documents if document)
 
     def _summary(self, files: Mapping[str, RowWriter]) -> dict[str, Any]:
         section, table, kept = self.task.section, self.table, self.result.kept
@@ -181,7 +187,9 @@ class CurationWriter:
         counts = self.counts[side]
         figures = {key: counts[key] for key in ("rows", "messages", "trained_messages")}
         # The train side may be long; what must not be learned from is what others have to know.
-        listed = {} if side == "train" else {"document_ids": documents}
+        listed: dict[str, Any] = {"document_ids": documents}
+        if side == "train":
+            listed = {"rows_showing_test_documents": counts["showing_test"]}
         return {**figures, "documents": len(documents), **listed}
 
 

@@ -152,7 +152,18 @@ def _about(form: Form, summary: Mapping[str, Any]) -> str:
         f"What a call brought, and the facts an answer speaks from, stand in a user's message that "
         f"begins with `{RESULTS.strip()}`; where the assistant opens, the user's first message is "
         f"`{OPENING}`. {_LOADED[form]} The sides are split by seed document: no dialogue of one "
-        "side is about a document that one of another side is about."
+        f"side is about a document that one of another side is about.{_shown(summary)}"
+    )
+
+
+def _shown(summary: Mapping[str, Any]) -> str:
+    """Return what is to be said of documents that searches show; earlier curations counted none."""
+    train = summary.get("splits", {}).get("train", {})
+    if "rows_showing_test_documents" not in train:
+        return ""
+    return (
+        f" Searches may show any document: {train['rows_showing_test_documents']} of the "
+        f"{train['rows']} training dialogues show one that a test dialogue is about."
     )
 
 

@@ -1,9 +1,10 @@
-"""Train, validation and test by seed document, so that no document is on two sides.
+"""Train, validation and test by seed document, so that no two sides are about the same document.
 
-Each document has a place in [0, 1) that depends on the seed and its own id alone; below the test
-split's share it is tested on, at the other end it validates. So runs of one domain and seed hold
-the same documents back, whatever else each of them kept: none learns from what another is tested
-on, and a document that joins later moves no other (but where a side had none, and was lent one).
+Among the results of a search a document may be shown on any side. Each seed document has a place in
+[0, 1) that depends on the seed and its own id alone; below the test split's share it is tested on,
+at the other end it validates. So runs of one domain and seed hold the same documents back, whatever
+else each of them kept: none learns from dialogues about what another is tested on, and a document
+that joins later moves no other (but where a side had none, and was lent one).
 """
 
 from __future__ import annotations

@@ -166,6 +166,22 @@ def test_what_is_kept_becomes_examples_and_every_dialogue_a_row(tmp_path: Path) 
     assert not list(tmp_path.rglob("_*"))
 
 
+def test_training_dialogues_that_show_a_test_document_are_counted(tmp_path: Path) -> None:
+    # Each is about one document, and a search shows the next.
+    dialogues = [made(n, doc_ids=(f"d{n % 8}", f"d{(n + 1) % 8}")) for n in range(16)]
+    write(Folder.of(tmp_path).child("dialogues"), "part-a.parquet", *dialogues)
+    summary = curate(task(tmp_path, validation=0.125, test=0.25), tools(), quiet).summary
+    splits = summary["splits"]
+    tested, validated = (set(splits[side]["document_ids"]) for side in ("test", "validation"))
+    showing = [
+        one for one in dialogues
+        if one.doc_ids[0] not in tested | validated and one.doc_ids[1] in tested
+    ]  # fmt: skip
+    assert splits["train"]["rows_showing_test_documents"] == len(showing) > 0
+    assert len(showing) < splits["train"]["rows"]
+    assert "rows_showing_test_documents" not in splits["test"]
+
+
 def test_pairs_come_from_the_train_side_alone(tmp_path: Path) -> None:
     play(tmp_path)
     curated = curate(task(tmp_path), tools(), quiet)

@@ -34,6 +34,7 @@ SUMMARY = {
     "measures": {"before": {"turns": 6.0, "groundedness": None}, "after": {"turns": 6.5}},
     "corpus": {"before": {"distinct_2": 0.25}, "after": {"distinct_2": 0.5}},
     "findings": {"before": {"repeats": 3}, "after": {}},
+    "splits": {"train": {"rows": 3, "rows_showing_test_documents": 2}},
 }  # fmt: skip
 
 
@@ -109,6 +110,7 @@ def test_an_export_is_files_and_a_card(tmp_path: Path, form: Form) -> None:
     assert "| turns | 6.5 | 6 |" in text
     assert "| repeats | 0 | 3 |" in text
     assert "| test.jsonl | 1 |" in text
+    assert "2 of the 3 training dialogues show one that a test dialogue is about" in text
 
 
 def test_an_export_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
