@@ -261,6 +261,10 @@ class Limits:
     deadline_s: float = 120.0
 
 
+PATIENCE = (2, 4)
+"""How much longer a late answer is waited for, asked again: one of them would cost all others."""
+
+
 def greedy(kind: PieceKind, max_tokens: int, schema: str | None = None) -> Sampling:
     """Return how a piece is decoded: the likeliest words, to the line's end where it is a line."""
     stop = ("\n",) if kind in LINE_KINDS else ()
@@ -281,7 +285,8 @@ async def ask_all(
         progress: told how many tasks are done, after each.
 
     Raises:
-        Unavailable: when the engine does not answer; figures with holes would mean nothing.
+        Unavailable: when the engine does not answer, or is late again and again; figures with holes
+            would mean nothing.
     """
     source = enumerate(todo)
     found: dict[int, Prediction] = {}
@@ -310,16 +315,21 @@ async def _ask(
     if tokens is None:
         return predicted(task, "", "overflow")
     sampling = greedy(kind, most, system.schemas.get(kind))
-    answer = await ask(
-        Request(
-            id=f"{system.name}:{task.id}",
-            sampling=sampling,
-            tokens=tuple(tokens),
-            deadline_s=limits.deadline_s,
-            adapter=system.adapter,
-        ),
-        task.dialogue.walk_id,
+    request = Request(
+        id=f"{system.name}:{task.id}",
+        sampling=sampling,
+        tokens=tuple(tokens),
+        deadline_s=limits.deadline_s,
+        adapter=system.adapter,
     )
+    answer = await ask(request, task.dialogue.walk_id)
+    for patience in PATIENCE:
+        if answer.failure is None or answer.failure.kind != "deadline":
+            break
+        longer = replace(
+            request, id=f"{request.id}:{patience}", deadline_s=patience * limits.deadline_s
+        )
+        answer = await ask(longer, task.dialogue.walk_id)
     if answer.failure is not None:
         if not answer.failure.permanent:
             raise Unavailable(f"{system.name}: {task.id}: {answer.failure.message}")

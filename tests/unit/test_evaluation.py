@@ -141,6 +141,29 @@ async def test_what_an_engine_refuses_is_wrong_and_what_it_cannot_do_now_is_an_e
         await ask_all(tasks([DIALOGUE]), System("s"), prompts, away, LIMITS)
 
 
+async def test_a_late_answer_is_asked_for_again_and_waited_for_longer() -> None:
+    """On a busy machine one of 397 was late, and ten minutes of the others' answers were lost."""
+    gold = Gold([DIALOGUE])
+    waited: list[float] = []
+    needs = 300.0
+
+    async def busy(request: Request, dialogue: str) -> Answer:
+        if ":1:answer" not in request.id:
+            return await gold(request, dialogue)
+        waited.append(request.deadline_s)
+        if request.deadline_s < needs:
+            return Answer(request.id, failure=Failure("deadline", "no answer"))
+        return await gold(replace(request, id="s:w1:1:answer"), dialogue)
+
+    prompts = Prompts(Letters(), 9999)
+    made = await ask_all(tasks([DIALOGUE]), System("s"), prompts, busy, LIMITS)
+    assert all(one.predicted == one.gold for one in made)
+    assert waited == [120.0, 240.0, 480.0]
+    needs = 500.0
+    with pytest.raises(Unavailable, match="w1:1:answer: no answer"):
+        await ask_all(tasks([DIALOGUE]), System("s"), prompts, busy, LIMITS)
+
+
 def test_a_long_dialogue_loses_its_oldest_turns_and_keeps_the_system_message() -> None:
     last = place(list(tasks([DIALOGUE]))[-1])
     whole = Prompts(Letters(), 9999).tokens(*last, 10)
