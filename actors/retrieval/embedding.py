@@ -7,6 +7,7 @@ corpus's vectors appear in the cache whole (temporary name, then rename) or not 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -90,7 +91,7 @@ class SentenceEmbedder:
                 f"retrieval.embedding: {name!r} does not load ({first[0]}); {_CHOICES}"
             ) from error
         self.name = name
-        self.digest = _folder_digest(Path(source)) if local else self._hub_digest(source)
+        self.digest = _folder_digest(Path(source)) if local else hub_digest(source)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return one normalized row a text."""
@@ -106,9 +107,21 @@ class SentenceEmbedder:
         )
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1)
 
-    def _hub_digest(self, source: str) -> str:
-        config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
-        return seeds.digest("hub", source, getattr(config, "_commit_hash", ""))
+
+def hub_digest(source: str) -> str:
+    """Return what tells a hub's model that has just been loaded from any other: its commit.
+
+    A branch moves on, and vectors of the model before are no use to the one behind.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    # sentence-transformers looks for its own models by their bare names.
+    for name in (source, f"sentence-transformers/{source}"):
+        with contextlib.suppress(ValueError):  # no name that a hub could have
+            file = try_to_load_from_cache(name, "config.json")
+            if isinstance(file, str):
+                return seeds.digest("hub", source, Path(file).parent.name)
+    return seeds.digest("hub", source, "")
 
 
 _CHOICES = (

@@ -12,6 +12,7 @@ from actors.retrieval.embedding import (
     LexicalEmbedder,
     Vectors,
     corpus_vectors,
+    hub_digest,
     load_embedder,
     vectors_digest,
 )
@@ -72,3 +73,23 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RetrievalError, match="there is no folder"):
         load_embedder(str(tmp_path / "nowhere"))
+
+
+def test_a_hubs_model_is_told_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--sentence-transformers--mini"
+
+    def move(commit: str) -> str:
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "config.json").write_text("{}")
+        return hub_digest("mini")
+
+    unknown = hub_digest("mini")
+    first = move("a" * 40)
+    assert first != unknown
+    assert first == hub_digest("mini") != hub_digest("sentence-transformers/mini")
+    assert move("b" * 40) != first
