@@ -259,14 +259,14 @@ def _info(engine: Any, model: str, config: EngineSection, adapter: str) -> Engin
 def special_ids(tokenizer: Any, vocabulary: int) -> list[int]:
     """Return the ids of a tokenizer's special tokens, none of which is a part of what is said.
 
+    vLLM itself stops at one of them. Many models end with another (`<|endoftext|>` behind a text
+    that is no chat, `<end_of_turn>`), write on about something else, and no trace of it is left in
+    the text.
+
     Args:
         tokenizer: from transformers; those of mistral_common tell less than others.
         vocabulary: how many tokens the model itself knows. A tokenizer may have special tokens
             beyond them (Gemma 3's for images), and vLLM refuses a request that names one.
-
-    vLLM itself stops at one of them. Many models end with another (`<|endoftext|>` behind a text
-    that is no chat, `<end_of_turn>`), write on about something else, and no trace of it is left in
-    the text.
     """
     added = getattr(tokenizer, "added_tokens_decoder", None)
     named = added.items() if isinstance(added, Mapping) else ()
