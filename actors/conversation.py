@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from actors.prompts import Line, Shot, render_shots
 from actors.seat import Seat
 from actors.speaking import Spoken, Stopped, speak
-from specs.checks import literals, phrases_of
+from specs.checks import common_of, literals, phrases_of
 from specs.domain import Domain, Edge, RoleCard, Side, Speech
 from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan, PlanSource
@@ -66,13 +66,15 @@ class Cast:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     people: Mapping[Side, Person] = field(default_factory=dict)
     phrases: Vocabulary = field(init=False)
+    common: Vocabulary = field(init=False)
     _shots: dict[tuple[int, int], tuple[Shot, ...]] = field(default_factory=dict)
     _literals: dict[int, list[str]] = field(default_factory=dict)
     _documents: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Gather the domain's phrases once."""
+        """Gather the domain's words once."""
         self.phrases = phrases_of(self.domain)
+        self.common = common_of(self.domain)
 
     @property
     def cards(self) -> dict[Side, RoleCard]:

@@ -277,6 +277,7 @@ class SinglePrompt:
             theirs=[words(turn.text) for turn in self.turns if turn.role != step.side],
             names=[card.name for card in self.cast.cards.values()],
             phrases=self.cast.phrases,
+            common=self.cast.common,
             finished=len(text) < MAX_TEXT and not (last and reason == "length"),
         )
         checks = run_checks(step.speech, utterance, step.scope, self.scene.draws("check"))

@@ -216,6 +216,7 @@ class Utterer:
             names=[card.name for card in self.ask.cards.values()],
             finished=finished,
             phrases=self.conversation.cast.phrases,
+            common=self.conversation.cast.common,
         )
         results = run_checks(self.speech, utterance, scene.scope(), scene.draws("check"))
         self._hold(self.settled)

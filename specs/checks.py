@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -51,6 +52,12 @@ RECITED = 5
 
 BEGUN = 3
 """The same, where both begin with them."""
+
+COMMON_LEAST = 3
+"""Documents that must use a word before it can be common to them."""
+
+COMMON_SAMPLE = 1000
+"""Documents that are looked through for common words."""
 
 MENTIONED_SHARE = 0.6
 """Least share of a value's content words that an utterance must hold to mention it."""
@@ -237,7 +244,7 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
                 known += 1
                 run = 0
             elif word in nowhere and not _joins(carrying, place, nowhere):
-                if is_number(word) or word in _lent(speech):
+                if is_number(word) or (word in _lent(speech) and word not in utterance.common):
                     # An invented number misleads however much else is right, and so does what
                     # belongs to an example: leeks in a curry.
                     return 0.0, False
@@ -277,6 +284,19 @@ def phrases_of(domain: Domain) -> Vocabulary:
     speeches += [state.speech for state in domain.states.values()]
     speeches += [edge.speech for edge in domain.edges]
     return Vocabulary(text for speech in speeches for text in literals(speech))
+
+
+def common_of(domain: Domain) -> Vocabulary:
+    """Return the words that half of the domain's documents use, which tell none from another.
+
+    They are the little words of its language, whichever that is, and those of its trade.
+    """
+    documents = domain.documents[:COMMON_SAMPLE]
+    least = max(COMMON_LEAST, len(documents) / 2)
+    counts: Counter[str] = Counter()
+    for document in documents:
+        counts.update({word for text in _texts(document.fields) for word in words(text)})
+    return Vocabulary(word for word, count in counts.items() if count >= least)
 
 
 def literals(speech: Speech) -> list[str]:

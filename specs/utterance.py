@@ -19,6 +19,9 @@ ECHO_SHARE = 0.8
 """Share of an utterance's words, in order, that makes it an echo of what was just heard."""
 
 
+NO_WORDS = Vocabulary(())
+
+
 @dataclass(slots=True)
 class Utterance:
     """What was said, and what a check may need beside it.
@@ -32,6 +35,7 @@ class Utterance:
         finished: the model ended by itself, not at its token limit.
         phrases: the words of all the domain's references, which say nothing about a document
             (`phrases_of`); those of the speech's own references where None.
+        common: the words that half of the documents use (`common_of`).
     """
 
     text: str
@@ -42,6 +46,7 @@ class Utterance:
     names: Sequence[str] = ()
     finished: bool = True
     phrases: Vocabulary | None = None
+    common: Vocabulary = NO_WORDS
 
 
 _TELLTALE = frozenset(

@@ -1,14 +1,15 @@
 """Checks, in several scripts: each has what it must let through and what it must not."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.checks import SIMILARITY, run_checks, threshold
-from specs.domain import CheckCall, Reference, Speech
+from specs.checks import SIMILARITY, common_of, run_checks, threshold
+from specs.domain import CheckCall, Document, Example, Reference, Speech
 from specs.errors import ExpressionError, Where
 from specs.expressions import Expression, Template
 from specs.loader import open_domain
@@ -388,6 +389,45 @@ def test_one_word_of_an_examples_data_is_enough_to_refuse() -> None:
     assert passes(step)
     assert passes(f"Now gently {step.lower()}")  # a word of its own is no harm
     assert not passes(step.replace("lime", "leeks, lime"))
+
+
+@pytest.mark.parametrize(
+    ("step", "example", "said", "leaked", "little"),
+    [
+        (
+            "Versez le lait de coco, ajoutez le citron et laissez mijoter 10 minutes.",
+            "Faites revenir les poireaux pendant 5 minutes.",
+            "Versez le lait de coco, ajoutez le citron et laissez mijoter pendant 10 minutes.",
+            "Versez le lait de coco, ajoutez les poireaux et laissez mijoter 10 minutes.",
+            "Laissez cuire pendant une heure.",
+        ),
+        (
+            "ココナッツミルクを注ぎ、ライムを加えて10分煮ます。",
+            "玉ねぎを切って炒めてください。",
+            "ココナッツミルクを注ぎ、ライムを加えて10分煮てください。",
+            "ココナッツミルクを注ぎ、玉ねぎを加えて10分煮ます。",
+            "塩を入れてください。",
+        ),
+    ],
+)
+def test_a_little_word_of_an_example_is_no_sign_of_another_document(
+    step: str, example: str, said: str, leaked: str, little: str
+) -> None:
+    told = Template("x", HERE)
+    speech = Speech(
+        checks=(CheckCall("grounded", (Expression("v", HERE),), "grounded", HERE),),
+        examples=(Example(with_={"doc": {"steps": [example]}}, say=told, slots={}, where=HERE),),
+    )
+    rows = [Document(str(n), {"steps": [little]}, "", n) for n in range(4)]
+    common = common_of(replace(open_domain("recipe"), documents=tuple(rows)))
+
+    def passes(text: str) -> bool:
+        utterance = Utterance(text, common=common)
+        return run_checks(speech, utterance, {"v": step}, random.Random(0))[1].passed
+
+    assert passes(step)
+    assert passes(said)
+    assert not passes(leaked)
 
 
 @pytest.mark.parametrize("text", ["Ready?", "準備はいい？", "هل أنت جاهز؟", "Είσαι έτοιμος;"])
