@@ -6,14 +6,12 @@ end that, minutes later and without the reason.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from specs.errors import Finding, InputError, Where
+from specs.gpus import ROUNDING, room
 from specs.run_file import EngineSection
-
-ROUNDING = 1e-6
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -59,7 +57,7 @@ def shortage(engines: Mapping[str, EngineSection], nodes: Sequence[float]) -> Fi
         each = ", ".join(f"{name}: {e.replicas} x {e.gpus:g}" for name, e in asking.items())
         message = f"the engines need {wanted:g} GPUs ({each}), and Ray finds {sum(nodes):g}"
         return _finding(asking, message)
-    rooms = {name: sum(_room(e.gpus or 0, gpus) for gpus in nodes) for name, e in asking.items()}
+    rooms = {name: sum(room(e.gpus or 0, gpus) for gpus in nodes) for name, e in asking.items()}
     crowded = [name for name, engine in asking.items() if rooms[name] < engine.replicas]
     if not crowded:
         return None
@@ -70,13 +68,6 @@ def shortage(engines: Mapping[str, EngineSection], nodes: Sequence[float]) -> Fi
         f"(the nodes have {have})"
     )
     return _finding(crowded, message)
-
-
-def _room(share: float, gpus: float) -> int:
-    """Return how many replicas that ask for a share of a GPU, or for several, a node takes."""
-    if share >= 1:
-        return math.floor(gpus / share + ROUNDING)
-    return math.floor(gpus) * math.floor(1 / share + ROUNDING)
 
 
 def _finding(names: Iterable[str], message: str) -> Finding:

@@ -247,17 +247,17 @@ def resources(run: RunFile) -> Resources:
     used = {run.roles.user, run.roles.agent}
     engines = [run.engines[name] for name in used]
     held = sum((engine.gpus or 0) * engine.replicas for engine in engines)
-    return Resources(found.cpus, max(found.gpus, _most_gpus()), held)
+    return Resources(found.cpus, found.gpus, _most("CPU"), _most("GPU"), held)
 
 
-def _most_gpus() -> float:
-    """Return the GPUs that a cluster that grows by itself can have; 0 where it does not grow."""
+def _most(resource: str) -> float:
+    """Return how much of it a cluster that grows by itself can have; 0 where it does not grow."""
     from ray._private.state import state
 
     # There is no public way to ask; without an answer only what is there now counts.
     with contextlib.suppress(AttributeError, RuntimeError, ValueError):
         most = state.get_max_resources_from_cluster_config() or {}
-        return float(most.get("GPU", 0))
+        return float(most.get(resource, 0))
     return 0.0
 
 

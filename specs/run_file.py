@@ -25,6 +25,7 @@ from pydantic import (
 
 from specs.domain import MAX_TURNS
 from specs.errors import Finding, InputError, Where, nearest
+from specs.gpus import Gpus
 from specs.presets import PRESETS
 from specs.settings import apply
 
@@ -150,7 +151,7 @@ class EngineSection(_Section):
     replicas: Processes = 1
     window: Annotated[int, Field(ge=128)] = 2048
     max_running: Annotated[int, Field(ge=1)] = 48
-    gpus: Annotated[float, Field(ge=0)] | None = None
+    gpus: Gpus | None = None
     cpu_cores: Annotated[int, Field(ge=0)] = 0
     kv_cache_gb: Annotated[float, Field(gt=0)] = 1.0
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -314,7 +315,7 @@ class TrainSection(_Section):
     checkpoint_steps: Annotated[int, Field(ge=1)] = 20
     gradient_checkpointing: bool | None = None
     workers: Annotated[int, Field(ge=1)] = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    gpus_per_worker: Gpus | None = None
     gpus: Literal["shared", "own"] = "shared"
     retries: Annotated[int, Field(ge=0)] = 3
     merge: bool = False

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from specs.errors import DuologueError, Finding, Where, nearest
+from specs.gpus import ROUNDING, room
 from specs.parts import Folder
 from specs.run_file import TrainSection
 from trainer import weights
@@ -53,14 +54,21 @@ class Resources:
     """What a cluster has, or could have where it grows by itself.
 
     Attributes:
-        cpus: of each node.
-        gpus: of all nodes.
+        cpus, gpus: of each node.
+        most_cpus, most_gpus: of all nodes that there could be; 0 where the cluster does not grow.
         engine_gpus: that the run's engines hold while they run.
     """
 
     cpus: tuple[float, ...]
-    gpus: float = 0.0
+    gpus: tuple[float, ...] = ()
+    most_cpus: float = 0.0
+    most_gpus: float = 0.0
     engine_gpus: float = 0.0
+
+    @property
+    def all_gpus(self) -> float:
+        """The GPUs of all nodes that there are or could be."""
+        return max(sum(self.gpus), self.most_gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def seats(section: TrainSection, resources: Resources) -> Seats:
     """Return what each worker gets: where there are no GPUs, an equal share of the cores."""
     gpus = section.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if resources.gpus else 0.0
+        gpus = 1.0 if resources.all_gpus else 0.0
     cores = 1
     while sum(cpus // (cores + 1) for cpus in resources.cpus) >= section.workers:
         cores += 1
@@ -124,24 +132,36 @@ def _data_findings(section: TrainSection, figures: DataFigures) -> list[Finding]
 def place_findings(section: TrainSection, resources: Resources) -> list[Finding]:
     """Return why the workers would find no place; nothing when they do."""
     given = seats(section, resources)
-    wanted = given.gpus * given.workers
+    wanted, there = given.gpus * given.workers, resources.all_gpus
+    # Nodes that are still to come may be of any size.
+    growing = there > sum(resources.gpus)
+    places = sum(room(given.gpus, gpus) for gpus in resources.gpus) if given.gpus else 0
     found = []
-    if wanted > resources.gpus:
+    if wanted > there + ROUNDING:
         message = (
             f"{given.workers} workers with {given.gpus:g} GPUs each need {wanted:g}, and the "
-            f"cluster has {resources.gpus:g}: they would wait for ever"
+            f"cluster has {there:g}: they would wait for ever"
         )
         found.append(_finding("train.workers", message, "Lower workers or gpus_per_worker."))
-    elif section.gpus == "own" and wanted and wanted + resources.engine_gpus > resources.gpus:
+    elif given.gpus and places < given.workers and not growing:
+        have = ", ".join(f"{gpus:g}" for gpus in resources.gpus)
         message = (
-            f'gpus = "own": the engines hold {resources.engine_gpus:g} of {resources.gpus:g} GPUs, '
+            f"only {places} of {given.workers} workers with {given.gpus:g} GPUs each find room: a "
+            f"share of a GPU lies on one GPU, and whole GPUs on one node (the nodes have {have})"
+        )
+        found.append(_finding("train.workers", message, "Lower workers or gpus_per_worker."))
+    elif section.gpus == "own" and wanted and wanted + resources.engine_gpus > there + ROUNDING:
+        message = (
+            f'gpus = "own": the engines hold {resources.engine_gpus:g} of {there:g} GPUs, '
             f"and the training needs {wanted:g} beside them: it would wait for ever"
         )
         hint = 'Say gpus = "shared": training takes the GPUs over when the engines have stopped.'
         found.append(_finding("train.gpus", message, hint))
-    room = sum(int(cpus // given.cores) for cpus in resources.cpus)
-    if room < given.workers:
-        message = f"{given.workers} workers need a core each, and the cluster has {room}"
+    cores = sum(int(cpus // given.cores) for cpus in resources.cpus)
+    if resources.most_cpus > sum(resources.cpus):
+        cores = max(cores, int(resources.most_cpus // given.cores))
+    if cores < given.workers:
+        message = f"{given.workers} workers need a core each, and the cluster has {cores}"
         found.append(_finding("train.workers", message, "Lower workers."))
     return found
 
@@ -388,5 +408,5 @@ def cluster_resources(nodes: Sequence[Mapping[str, Any]]) -> Resources:
     alive = [node["Resources"] for node in nodes if node.get("Alive")]
     return Resources(
         tuple(float(one.get("CPU", 0)) for one in alive),
-        sum(float(one.get("GPU", 0)) for one in alive),
+        tuple(float(one.get("GPU", 0)) for one in alive),
     )

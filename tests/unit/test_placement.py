@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from actors.sink_core import Recovered
 from cluster import play, play_adapter
@@ -18,7 +19,7 @@ from cluster.single_engine import started
 from specs.errors import InputError
 from specs.parts import Folder
 from specs.plan import PlanSource
-from specs.run_file import EngineSection, RunFile, validate
+from specs.run_file import EngineSection, RunFile, TrainSection, validate
 from tests.unit.kiosk import kiosk
 
 
@@ -159,3 +160,15 @@ async def test_a_person_plays_with_one_copy_of_an_engine(
     with pytest.raises(Made):
         await play_adapter._play(run, EngineSection(replicas=8), kiosk(), tmp_path, 0)
     assert asked == [("big", 1), ("big", 1)]
+
+
+@pytest.mark.parametrize("gpus", [1.5, 2.25, 0.00005, 0.12345])
+def test_an_amount_that_ray_cannot_count_is_refused_with_the_run_file(gpus: float) -> None:
+    for make in (lambda: EngineSection(gpus=gpus), lambda: TrainSection(gpus_per_worker=gpus)):
+        with pytest.raises(ValidationError, match=r"of a GPU|of several GPUs"):
+            make()
+
+
+@pytest.mark.parametrize("gpus", [0, 0.0001, 0.3, 0.3333, 1, 2, 8])
+def test_an_amount_that_ray_counts_is_taken(gpus: float) -> None:
+    assert EngineSection(gpus=gpus).gpus == TrainSection(gpus_per_worker=gpus).gpus_per_worker

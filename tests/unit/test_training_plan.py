@@ -72,13 +72,15 @@ def said(section: TrainSection, resources: Resources, figures: DataFigures = SOM
 
 
 LAPTOP = Resources((2.0,))
-CLUSTER = Resources((16.0, 16.0), gpus=4.0, engine_gpus=3.0)
+CLUSTER = Resources((16.0, 16.0), gpus=(2.0, 2.0), engine_gpus=3.0)
+GROWING = Resources((2.0,), gpus=(1.0,), most_cpus=34.0, most_gpus=8.0)
 
 
 def test_what_can_start_is_not_refused() -> None:
     assert said(TrainSection(workers=2), LAPTOP) == ""
     assert said(TrainSection(workers=4), CLUSTER) == ""
     assert said(TrainSection(workers=1, gpus="own"), CLUSTER) == ""
+    assert said(TrainSection(workers=4, gpus_per_worker=2), GROWING) == ""
     assert said(TrainSection(trainer={"max_grad_norm": 0.5}), LAPTOP) == ""
 
 
@@ -87,6 +89,8 @@ def test_what_can_start_is_not_refused() -> None:
     [
         ({"workers": 2, "gpus_per_worker": 1}, LAPTOP, "need 2, and the cluster has 0"),
         ({"workers": 5}, CLUSTER, "need 5, and the cluster has 4"),
+        ({"gpus_per_worker": 3}, CLUSTER, "only 0 of 1 workers with 3 GPUs each find room"),
+        ({"workers": 5, "gpus_per_worker": 0.6}, CLUSTER, "only 4 of 5 workers with 0.6 GPUs"),
         ({"workers": 2, "gpus": "own"}, CLUSTER, "the engines hold 3 of 4 GPUs"),
         ({"workers": 3}, LAPTOP, "3 workers need a core each, and the cluster has 2"),
         ({"trainer": {"lr": 1}}, LAPTOP, "train.trainer.lr: error: transformers has no such"),
@@ -131,7 +135,7 @@ def test_cores_and_gpus_are_shared_out() -> None:
         {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
         {"Alive": False, "Resources": {"CPU": 9.0, "GPU": 9.0}},
     ]
-    assert cluster_resources(nodes) == Resources((4.0,), 1.0)
+    assert cluster_resources(nodes) == Resources((4.0,), (1.0,))
 
 
 def test_a_preset_gives_what_the_run_file_does_not() -> None:
@@ -560,7 +564,7 @@ def test_a_run_is_refused_before_its_dialogues_where_its_training_finds_no_place
     nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}}]
     monkeypatch.setattr("cluster.crew.ray_session", ray_session)
     monkeypatch.setattr("ray.nodes", lambda: nodes)
-    monkeypatch.setattr("cluster.train._most_gpus", lambda: 0.0)
+    monkeypatch.setattr("cluster.train._most", lambda resource: 0.0)
 
     def messages(**train: Any) -> list[str]:
         data = {
