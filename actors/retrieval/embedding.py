@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import tempfile
@@ -115,10 +116,13 @@ def hub_digest(source: str) -> str:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    # sentence-transformers looks for its own models by their bare names.
-    for name in (source, f"sentence-transformers/{source}"):
+    # sentence-transformers looks for its own models by their bare names, and keeps them elsewhere
+    # where its variable says so; not all of them have a transformers model at their root.
+    names = (source, f"sentence-transformers/{source}")
+    home = os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None
+    for name, file_name in itertools.product(names, ("modules.json", "config.json")):
         with contextlib.suppress(ValueError):  # no name that a hub could have
-            file = try_to_load_from_cache(name, "config.json")
+            file = try_to_load_from_cache(name, file_name, cache_dir=home)
             if isinstance(file, str):
                 return seeds.digest("hub", source, Path(file).parent.name)
     return seeds.digest("hub", source, "")

@@ -93,3 +93,19 @@ def test_a_hubs_model_is_told_by_its_commit(
     assert first != unknown
     assert first == hub_digest("mini") != hub_digest("sentence-transformers/mini")
     assert move("b" * 40) != first
+
+
+def test_a_model_without_a_configuration_at_its_root_is_told_by_its_commit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "elsewhere"
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(home))
+    repository = home / "models--sentence-transformers--static"
+    (repository / "refs").mkdir(parents=True)
+    unknown, seen = hub_digest("static"), set()
+    for commit in ("c" * 40, "d" * 40):
+        (repository / "refs" / "main").write_text(commit)
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "modules.json").write_text("[]")
+        seen.add(hub_digest("static"))
+    assert len(seen - {unknown}) == 2
