@@ -175,6 +175,8 @@ class _Evaluation:
                 before = Kept(unrated(before.marked), about)
             if plan.judge is None:
                 keep(plan.out, name, before, plan.made_from(name))
+            else:  # the ratings to come are written over those in `out`
+                self._keep_asked(name, before)
             found[name] = before
         return found
 
@@ -273,6 +275,7 @@ class _Evaluation:
                     found[name].marked, self.plan.dialogues, rate, 2 * info.max_running, save
                 )
                 found[name] = Kept(tuple(marked), about)
+                save(marked)  # an evaluation without this judge is not to cost what it rated
                 keep(self.plan.out, name, found[name], self.plan.made_from(name))
 
 

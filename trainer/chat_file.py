@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from specs.errors import Finding, InputError, Where
 from specs.parts import Folder, check_file
-from specs.records import curated_schema
+from specs.records import curated_schema, dump_json
 from trainer.agent_format import ChatMessage, ChatRole
 from trainer.evaluation import ChatDialogue
 from trainer.scoring import Card
@@ -91,8 +91,18 @@ class ChatFile:
         return self.folder.file(self.name)
 
     def digest(self) -> str:
-        """Return the SHA-256 of its bytes, in hexadecimal digits."""
-        return file_digest(self.folder, self.name)
+        """Return the SHA-256 of its dialogues, in hexadecimal digits.
+
+        A curation with other settings that keeps the same dialogues leaves other bytes, but nothing
+        else to learn from.
+
+        Raises:
+            InputError: the file breaks off.
+        """
+        state = hashlib.sha256(dump_json([self.card.intents, self.card.tools]).encode())
+        for row in self._rows(["messages", *self._names()]):
+            state.update(dump_json(row).encode())
+        return state.hexdigest()
 
     def dialogues(self) -> Iterator[ChatDialogue]:
         """Yield the dialogues in order.
@@ -111,11 +121,14 @@ class ChatFile:
         Raises:
             InputError: the file breaks off.
         """
-        there = {"walk_id": self.named, "doc_ids": self.documented}
-        columns = [name for name, is_there in there.items() if is_there]
+        columns = self._names()
         for row in self._rows(columns) if columns else ():
             documents = row.get("doc_ids") or ("",)
             yield Origin(str(row.get("walk_id") or ""), str(documents[0] or ""))
+
+    def _names(self) -> list[str]:
+        there = {"walk_id": self.named, "doc_ids": self.documented}
+        return [name for name, is_there in there.items() if is_there]
 
     def _rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         try:

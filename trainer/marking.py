@@ -106,9 +106,13 @@ async def rated(
             rating = await rate(f"{made.walk_id}:{made.message}", before, made.predicted)
             done[place] = replace(done[place], rating=rating)
 
+    tasks = [asyncio.ensure_future(one(place)) for place in range(len(done))]
     try:
-        await asyncio.gather(*map(one, range(len(done))))
+        await asyncio.gather(*tasks)
     except BaseException:
+        for task in tasks:  # none may ask an engine that is being shut down
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         save(done)
         raise
     return done

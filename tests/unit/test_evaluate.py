@@ -29,7 +29,7 @@ from specs.records import curated_schema
 from specs.run_file import EngineSection, RunFile, validate
 from tests.unit.tiny_domain import tiny
 from trainer.agent_format import ChatMessage
-from trainer.chat_file import CARD, ChatFile, file_digest
+from trainer.chat_file import CARD, ChatFile
 from trainer.data import drawn
 from trainer.evaluation import tasks
 from trainer.examples import agent_card, agent_messages
@@ -78,7 +78,7 @@ def adapter(folder: Path, base: str, rank: int = 8, train: Path | None = None, *
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     manifest = {"format": "duologue-adapter", "base_model": base, "method": "qlora", **more}
     if train is not None:
-        digests = {"train": file_digest(Folder.of(train.parent), train.name)}
+        digests = {"train": ChatFile.open(Folder.of(train.parent), train.name).digest()}
         manifest["data"] = {**manifest.get("data", {}), "digests": digests}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
@@ -135,7 +135,8 @@ class Engines:
         self.failure: Failure | None = None
         self.unstartable = ""
         self.ratings = 10_000
-        """Which model does not start, and after how many ratings a judge is gone."""
+        self.rated_in_s = 0.0
+        """Which model does not start, after how many ratings a judge is gone, and its slowness."""
 
     @contextlib.asynccontextmanager
     async def __call__(
@@ -154,6 +155,8 @@ class Engines:
         system, _, task = request.id.partition(":")
         text = "Mint, then." if task.endswith("answer") else GUESS
         if system == "judge":
+            if request.deadline_s < self.rated_in_s:
+                return Answer(request.id, failure=Failure("deadline", "late"))
             self.ratings -= 1
             if self.ratings < 0:
                 return Answer(request.id, failure=Failure("unavailable", "gone"))
@@ -324,6 +327,46 @@ def test_a_judge_that_fails_costs_no_predictions(out: Path, engines: Engines) ->
     assert "answer_rating" not in {row["measure"] for row in done.comparison["rows"]}
 
 
+@pytest.mark.parametrize(
+    "judges", [(None, "far", "new"), (None, "far", None), ("far", None, "new")]
+)
+def test_whichever_judge_rates_nobody_is_asked_twice(
+    out: Path, engines: Engines, judges: Sequence[str | None]
+) -> None:
+    run(out, judge=judges[0])
+    for judge in judges[1:]:
+        engines.requests.clear()
+        run(out, judge=judge)
+        assert engines.systems() == ({"judge"} if judge else set())
+
+
+def test_a_judge_that_was_left_out_once_rates_nothing_again(out: Path, engines: Engines) -> None:
+    run(out, judge="far")
+    run(out)
+    engines.requests.clear()
+    done = run(out, judge="far")
+    assert not engines.requests
+    assert value(done, "answer_rating", "adapter") == 4
+
+
+def test_a_late_judge_is_waited_for_longer(out: Path, engines: Engines) -> None:
+    engines.rated_in_s = 300.0  # of a deadline of 120 s
+    assert value(run(out, judge="far"), "answer_rating", "adapter") == 4
+    engines.rated_in_s = 600.0
+    with pytest.raises(Unavailable, match="late"):
+        run(out, judge="new")
+
+
+def test_a_judge_rates_what_was_asked_last(out: Path, engines: Engines) -> None:
+    run(out, judge="far")
+    engines.gold = {id_: f"{text} indeed" for id_, text in engines.gold.items()}
+    run(out, fresh=True)
+    engines.requests.clear()
+    run(out, judge="far")
+    assert engines.systems() == {"judge"}
+    assert any("indeed" in one.messages[-1].content for one in engines.requests)
+
+
 def test_ratings_come_to_predictions_that_were_there(out: Path, engines: Engines) -> None:
     whole = run(out)
     engines.requests.clear()
@@ -361,6 +404,19 @@ def test_anybodys_dialogues_can_be_the_test(out: Path, engines: Engines) -> None
 
 
 # -- what an adapter has learned
+
+
+def test_a_curation_that_changed_no_dialogue_asks_for_no_training(
+    out: Path, engines: Engines
+) -> None:
+    path = out / "tea" / "round-0" / "curated" / "train.parquet"
+    table = pq.read_table(path)
+    other = {**table.schema.metadata, b"duologue.curation": b"another"}
+    pq.write_table(table.replace_schema_metadata(other), path)
+    assert told(out) == []
+    pq.write_table(table.slice(1), path)
+    with pytest.raises(InputError, match="may have learned"):
+        told(out)
 
 
 def told(out: Path, data: str | None = None, **section: Any) -> list[str]:
