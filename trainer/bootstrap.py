@@ -4,6 +4,9 @@ Turns of one dialogue are alike, so whole dialogues are drawn, with replacement 
 Tibshirani 1993, chapter 13: percentile intervals). A figure is a function of sums over dialogues,
 so that a resample is a matrix product and no text is looked at twice. The same seed draws the same
 dialogues for every system, which is what makes the differences paired.
+
+A figure that resampling itself moves, as macro-F1 where a resample lacks intents, has its draws
+shifted to have their mean at the figure: left alone, its interval could lie beside it.
 """
 
 from __future__ import annotations
@@ -16,9 +19,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-Statistic = Callable[[Floats, Floats], Floats]
-"""From sums, shape (resamples, columns), and those of all dialogues, shape (columns,), to figures,
-shape (resamples,); NaN where undefined."""
+Statistic = Callable[[Floats], Floats]
+"""From sums, shape (resamples, columns), to figures, shape (resamples,); NaN where undefined."""
 
 LEVEL = 0.95
 
@@ -45,31 +47,44 @@ class Resamples:
         shares = np.full(dialogues, 1 / dialogues) if dialogues else np.zeros(0)
         return cls(generator.multinomial(dialogues, shares, size=resamples).astype(np.float64))
 
-    def interval(self, statistic: Statistic, sums: Floats) -> Interval | None:
+    def interval(
+        self, statistic: Statistic, sums: Floats, recentred: bool = False
+    ) -> Interval | None:
         """Return a figure and its interval; None where all dialogues together do not define it.
 
         Args:
             sums: what the figure is made of, summed in each dialogue, shape (dialogues, columns).
+            recentred: the figure, from 0 to 1, is by its making higher or lower in resamples than
+                over all dialogues: they tell how far it spreads, not where it lies.
         """
         value, drawn = self._figures(statistic, sums)
-        return _interval(value, drawn)
+        return _interval(value, drawn, 0.0 if recentred else None)
 
-    def difference(self, statistic: Statistic, one: Floats, other: Floats) -> Interval | None:
+    def difference(
+        self, statistic: Statistic, one: Floats, other: Floats, recentred: bool = False
+    ) -> Interval | None:
         """Return how much greater a figure is for `one` than for `other`, dialogues paired."""
         (value, drawn), (against, beside) = (self._figures(statistic, s) for s in (one, other))
-        return _interval(value - against, drawn - beside)
+        return _interval(value - against, drawn - beside, -1.0 if recentred else None)
 
     def _figures(self, statistic: Statistic, sums: Floats) -> tuple[float, Floats]:
-        whole = sums.sum(axis=0)
-        return float(statistic(whole[None], whole)[0]), statistic(self.counts @ sums, whole)
+        whole = sums.sum(axis=0, keepdims=True)
+        return float(statistic(whole)[0]), statistic(self.counts @ sums)
 
 
-def _interval(value: float, drawn: Floats) -> Interval | None:
+def _interval(value: float, drawn: Floats, least: float | None) -> Interval | None:
+    """Return the interval of draws; recentred on the value, from `least` to 1, where that is given.
+
+    It is their deviations from the value whose mean is taken off: draws that all are the value stay
+    it, to the last bit.
+    """
     if not np.isfinite(value):
         return None
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Interval(value, None, None)
+    if least is not None:
+        drawn = np.clip(drawn - (drawn - value).mean(), least, 1.0)
     tail = (1 - LEVEL) / 2 * 100
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Interval(value, float(low), float(high))

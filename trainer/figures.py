@@ -146,16 +146,21 @@ def bucket_of(turn: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure as a function of sums: which columns it takes, and what it makes of them."""
+    """A figure as a function of sums: which columns it takes, and what it makes of them.
+
+    Attributes:
+        recentred: its resamples are moved to lie around its value (`Resamples.interval`).
+    """
 
     keys: tuple[Key, ...]
     statistic: Statistic
+    recentred: bool = False
 
 
 def _ratio(above: Sequence[Key], below: Sequence[Key], factor: float = 1.0) -> Figure:
     count = len(above)
 
-    def statistic(sums: Floats, _: Floats) -> Floats:
+    def statistic(sums: Floats) -> Floats:
         under = sums[:, count:].sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(factor * sums[:, :count].sum(axis=1) / under)
@@ -166,23 +171,26 @@ def _ratio(above: Sequence[Key], below: Sequence[Key], factor: float = 1.0) -> F
 def _mean_f1(intents: Sequence[str], weighted: bool) -> Figure:
     """Return the mean of the intents' F1, 2 hits / (gold + said), by itself or weighted by gold.
 
-    An intent that a resample does not hold keeps the F1 that it has over all dialogues: rare ones
-    are the hardest, and an average without them would be too high in most resamples.
+    A resample's mean is that of the intents it holds. Rare ones, which many resamples lack, are the
+    hardest, so that the unweighted mean of a resample is mostly too high, and its draws are moved
+    to have their mean at the value. To fill what a resample lacks with its F1 over all dialogues
+    would be no remedy: rare intents would then hardly vary, and the interval be far too narrow.
+
+    With few dialogues and rare intents the interval is somewhat short still: in simulations with 12
+    intents and 20 to 40 dialogues of 6 turns, 87 to 94 of 100 intervals of 95% held the true mean,
+    and 85 to 93 of 100 the true difference of two systems; with 100 dialogues, 92 to 95.
     """
     keys = tuple((name, intent) for name in ("hit", "gold", "said") for intent in intents)
 
-    def f1_of(sums: Floats) -> tuple[Floats, Floats]:
-        hit, gold, said = np.split(sums, 3, axis=-1)
-        return 2 * hit / (gold + said), gold
-
-    def statistic(sums: Floats, whole: Floats) -> Floats:
+    def statistic(sums: Floats) -> Floats:
+        hit, gold, said = np.split(sums, 3, axis=1)
+        there = gold > 0
+        weights = gold if weighted else there.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            f1, gold = f1_of(sums)
-            f1 = np.where(gold > 0, f1, f1_of(whole)[0])
-            weights = gold if weighted else np.ones_like(gold)
+            f1 = np.where(there, 2 * hit / (gold + said), 0.0)
             return np.asarray((f1 * weights).sum(axis=1) / weights.sum(axis=1))
 
-    return Figure(keys, statistic)
+    return Figure(keys, statistic, recentred=not weighted)
 
 
 def _slots(of: str) -> dict[str, Figure]:
@@ -221,13 +229,13 @@ def gold_intents(sums: Sums) -> list[str]:
 
 def measure(figure: Figure, sums: Sums, resamples: Resamples) -> Interval | None:
     """Return a figure with its interval; None where there is nothing to measure."""
-    return resamples.interval(figure.statistic, sums.columns(*figure.keys))
+    return resamples.interval(figure.statistic, sums.columns(*figure.keys), figure.recentred)
 
 
 def difference(figure: Figure, one: Sums, other: Sums, resamples: Resamples) -> Interval | None:
     """Return how much greater a figure is for one system than for another, dialogues paired."""
     columns = (one.columns(*figure.keys), other.columns(*figure.keys))
-    return resamples.difference(figure.statistic, *columns)
+    return resamples.difference(figure.statistic, *columns, figure.recentred)
 
 
 def measured(name: str, sums: Sums) -> bool:

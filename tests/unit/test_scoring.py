@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from specs.domain import SlotType
 from trainer.agent_format import ChatMessage
-from trainer.bootstrap import Resamples
+from trainer.bootstrap import Interval, Resamples
 from trainer.evaluation import Prediction
-from trainer.figures import Marked, add_up, bucket_of, compare, result
+from trainer.figures import (
+    Marked,
+    Sums,
+    add_up,
+    bucket_of,
+    compare,
+    difference,
+    headline,
+    measure,
+    result,
+)
 from trainer.scoring import (
     UNKNOWN,
     UNPARSED,
@@ -175,18 +183,129 @@ def test_figures_are_those_of_scikit_learn() -> None:
     assert found["by_turn"]["2-3"]["turns"] == 5
 
 
-def test_the_macro_averages_interval_keeps_the_intents_that_a_resample_lacks() -> None:
-    """Ten dialogues of a known intent, each with a rare one that nobody gets right."""
-    names = [f"d{i}" for i in range(10)]
-    rows = [understood("ask", "ask", name, 1) for name in names]
-    rows += [understood(f"rare {name}", "ask", name, 2) for name in names]
-    card = replace(
-        CARD, intents={gold: {} for gold in ["ask", *(f"rare {name}" for name in names)]}
-    )
-    figures = result(add_up(card, rows, names), Resamples.draw(10, 500, seed=1))["figures"]
-    found = figures["intent_macro_f1"]
-    assert found["value"] == pytest.approx(2 / 3 / 11)  # one of eleven, at 2 * 10 / (10 + 20)
-    assert found["low"] == found["high"] == pytest.approx(found["value"])
+RARE_GOLD = ["ask", "choose"] * 6 + ["leave"] * 2
+RARE_SAID = ["ask", "choose"] * 5 + ["ask", "ask", "leave", "choose"]  # the rare one's F1 is 2/3
+RARE_WALKS = [f"d{place}" for place in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 4, 5)]
+
+
+def macro_draws(said: list[str], resamples: Resamples) -> np.ndarray:
+    """Return scikit-learn's macro-F1 of each resample, over the intents that it holds."""
+    draws = []
+    for counts in resamples.counts.astype(int):
+        times = [counts[int(walk_id[1:])] for walk_id in RARE_WALKS]
+        gold, seen = np.repeat(RARE_GOLD, times), np.repeat(said, times)
+        draws.append(f1_score(gold, seen, labels=np.unique(gold), average="macro"))
+    return np.array(draws)
+
+
+def assert_recentred(found: Interval | None, draws: np.ndarray, value: float) -> None:
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.value == pytest.approx(value)
+    assert found.low < found.value < found.high
+    assert abs(draws.mean() - value) > 0.005  # or recentring would go unseen
+    low, high = np.percentile(draws - draws.mean() + value, [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx((low, min(high, 1)))
+
+
+def test_the_macro_averages_interval_is_of_the_intents_held_around_the_value() -> None:
+    names = [f"d{place}" for place in range(6)]
+    resamples = Resamples.draw(6, 200, seed=1)
+    figure = headline(INTENTS)["intent_macro_f1"]
+    values, draws, sums = [], [], []
+    for said in (RARE_SAID, ["ask"] * 12 + ["leave", "ask"]):
+        rows = zip(RARE_GOLD, said, RARE_WALKS, strict=True)
+        marked = [understood(gold, one, name, 1) for gold, one, name in rows]
+        sums.append(add_up(CARD, marked, names))
+        values.append(f1_score(RARE_GOLD, said, labels=INTENTS, average="macro"))
+        draws.append(macro_draws(said, resamples))
+        assert_recentred(measure(figure, sums[-1], resamples), draws[-1], values[-1])
+    for one, other in ((0, 1), (1, 0)):
+        apart = difference(figure, sums[one], sums[other], resamples)
+        assert_recentred(apart, draws[one] - draws[other], values[one] - values[other])
+
+
+def test_what_is_recentred_stays_in_its_range() -> None:
+    def root(totals: np.ndarray) -> np.ndarray:  # lower in resamples than over all dialogues
+        return np.asarray(np.sqrt(totals[:, 0] / 10))
+
+    sums = np.array([[1.0]] * 9 + [[0.0]])
+    resamples = Resamples.draw(10, 500, seed=1)
+    drawn = root(resamples.counts @ sums)
+    assert np.percentile(drawn, 97.5) - drawn.mean() + np.sqrt(0.9) > 1
+    found = resamples.interval(root, sums, recentred=True)
+    assert found is not None
+    assert found.high == 1
+    for one, other, end in ((sums, sums * 0, "high"), (sums * 0, sums, "low")):
+        apart = resamples.difference(root, one, other, recentred=True)
+        assert abs(getattr(apart, end)) == 1
+
+
+def test_a_macro_average_without_spread_stays_its_value_to_the_last_bit() -> None:
+    names = [f"d{place}" for place in range(7)]
+    said = zip(INTENTS, ["ask", "ask", "leave"], strict=True)
+    rows = [understood(gold, one, name, 1) for gold, one in said for name in names]
+    sums = add_up(CARD, rows, names)
+    resamples = Resamples.draw(7, 500, seed=1)
+    figure = headline(INTENTS)["intent_macro_f1"]
+    found = measure(figure, sums, resamples)
+    assert found is not None
+    assert found.value == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert found.low == found.value == found.high
+    assert difference(figure, sums, sums, resamples) == Interval(0, 0, 0)
+
+
+class World:
+    """Dialogues of six turns over twelve intents, most of them rare and the rarer the harder."""
+
+    def __init__(self) -> None:
+        self.draw = np.random.default_rng(7)
+        self.intents = [f"i{place:02}" for place in range(12)]
+        shares = 1 / np.arange(1, 13) ** 1.3
+        self.shares = shares / shares.sum()
+
+    def dialogues(self, count: int) -> np.ndarray:
+        """Return hits, gold and said of each intent, shape (dialogues, 3, intents)."""
+        gold, other = self.draw.choice(12, size=(2, count, 6), p=self.shares)
+        right = self.draw.random(gold.shape) < np.linspace(0.95, 0.4, 12)[gold]
+        ones = np.eye(12)
+        golds, saids = ones[gold], ones[np.where(right, gold, other)]
+        return np.stack([(golds * saids).sum(1), golds.sum(1), saids.sum(1)], axis=1)
+
+
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    hit, gold, said = np.moveaxis(counts, -2, 0)
+    return np.asarray(2 * hit / (gold + said))
+
+
+def test_the_macro_averages_interval_mostly_holds_the_true_one_of_rare_intents() -> None:
+    """Where a resample's missing intents are filled with their F1 over all, 7 of 10 hold it."""
+    world = World()
+    true = f1_of(world.dialogues(20_000).sum(axis=0))
+    held = filled = 0
+    for seed in range(200):
+        counts = world.dialogues(20)
+        there = counts[:, 1].sum(axis=0) > 0
+        intents = [name for name, one in zip(world.intents, there, strict=True) if one]
+        counts, wanted = counts[..., there], true[there].mean()
+        keys = [(name, intent) for name in ("hit", "gold", "said") for intent in intents]
+        sums = Sums({key: place for place, key in enumerate(keys)}, counts.reshape(20, -1))
+        resamples = Resamples.draw(20, 200, seed)
+        found = measure(headline(intents)["intent_macro_f1"], sums, resamples)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert 0 <= found.low < found.value < found.high <= 1
+        held += found.low <= wanted <= found.high
+        drawn = np.einsum("rd,dki->rki", resamples.counts, counts)
+        whole = np.broadcast_to(f1_of(counts.sum(axis=0)), drawn[:, 1].shape)
+        with np.errstate(invalid="ignore"):
+            means = np.where(drawn[:, 1] > 0, f1_of(drawn), whole).mean(axis=1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        filled += low <= wanted <= high
+    assert held / 200 > 0.84
+    assert filled / 200 < 0.75
 
 
 def test_intervals_hold_the_value_and_differences_are_paired() -> None:
@@ -194,7 +313,7 @@ def test_intervals_hold_the_value_and_differences_are_paired() -> None:
     right = generator.random(60) < 0.7
     sums = [np.array([[float(hit), 1.0] for hit in hits]) for hits in (right, right & False)]
 
-    def share(totals: np.ndarray, _: np.ndarray) -> np.ndarray:
+    def share(totals: np.ndarray) -> np.ndarray:
         return np.asarray(totals[:, 0] / totals[:, 1])
 
     resamples = Resamples.draw(60, 2000, seed=3)
