@@ -24,6 +24,10 @@ from trainer.scoring import Card
 CARD = b"duologue.agent"
 """The key of the agent's card in a file's metadata."""
 
+_COLUMNS = ("messages", "walk_id", "doc_ids")
+_BROKEN = (pa.ArrowException, OSError, ValueError)
+"""What reading raises: ValueError for bytes that are no UTF-8, or a field that is there twice."""
+
 _CHUNK = 1 << 20
 _BATCH_ROWS = 64
 _FORMAT = (
@@ -73,9 +77,11 @@ class ChatFile:
                 schema = pq.read_schema(source)
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError) as error:
-            message = f"is not a readable Parquet file: {str(error).splitlines()[0]}"
-            raise _unusable(folder, name, message) from None
+        except _BROKEN as error:
+            raise _unreadable(folder, name, error) from None
+        for column in _COLUMNS:
+            if schema.names.count(column) > 1:
+                raise _unusable(folder, name, f"has more than one column `{column}`")
         if not _holds_messages(schema):
             raise _unusable(folder, name, "has no column `messages` of roles and contents")
         text = (schema.metadata or {}).get(CARD)
@@ -108,8 +114,8 @@ class ChatFile:
         """Yield the dialogues in order.
 
         Raises:
-            InputError: a message that is null, has a role that there is not or no text, or a file
-                that breaks off.
+            InputError: a message that is null, has a role that there is not or no text, a file
+                that breaks off, or text that is not UTF-8.
         """
         columns = ["messages", *(["walk_id"] if self.named else [])]
         for number, row in enumerate(self._rows(columns)):
@@ -119,7 +125,7 @@ class ChatFile:
         """Yield where each dialogue comes from, in the same order, without reading its messages.
 
         Raises:
-            InputError: the file breaks off.
+            InputError: the file breaks off, or an id is not UTF-8.
         """
         columns = self._names()
         for row in self._rows(columns) if columns else ():
@@ -135,9 +141,8 @@ class ChatFile:
             with self.folder.fs.open_input_file(self.path) as source:
                 for batch in pq.ParquetFile(source).iter_batches(_BATCH_ROWS, columns=columns):
                     yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            message = f"is not a readable Parquet file: {str(error).splitlines()[0]}"
-            raise _unusable(self.folder, self.name, message) from None
+        except _BROKEN as error:
+            raise _unreadable(self.folder, self.name, error) from None
 
     def _dialogue(self, row: dict[str, Any], number: int) -> ChatDialogue:
         try:
@@ -196,6 +201,13 @@ def _holds_documents(schema: pa.Schema) -> bool:
         return False
     kind = schema.field("doc_ids").type
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _unreadable(folder: Folder, name: str, error: Exception) -> InputError:
+    if isinstance(error, UnicodeDecodeError):
+        return _unusable(folder, name, f"holds text or names that are not UTF-8: {error}")
+    reason = str(error).splitlines()[0]
+    return _unusable(folder, name, f"is not a readable Parquet file: {reason}")
 
 
 def _unusable(folder: Folder, name: str, message: str) -> InputError:

@@ -111,17 +111,17 @@ def amount_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
 def uneven(comparison: Mapping[str, Any]) -> str:
     """Return, in one line, where adapters were not trained on as much; empty where they were."""
     found = _amounts(comparison)
-    differ = []
+    differ = {}
     for key, title in AMOUNTS.items():
         values = [one[key] for one in found.values() if one.get(key) is not None]
         if len(values) > 1 and max(values) - min(values) > UNEVEN * max(values):
-            differ.append(f"{' and '.join(f'{value:,}' for value in values)} {title}")
+            differ[key] = f"{' and '.join(f'{value:,}' for value in values)} {title}"
     if not differ:
         return ""
-    return (
-        f"{' and '.join(found)} were not trained on as much: {', '.join(differ)} "
-        "(train.dialogues holds both runs to the same number)"
-    )
+    said = f"{' and '.join(found)} were not trained on as much: {', '.join(differ.values())}"
+    if differ.keys() & {"dialogues", "examples"}:  # it does not hold tokens or steps
+        said += " (train.dialogues holds both runs to the same number)"
+    return said
 
 
 def _amounts(comparison: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -89,3 +89,60 @@ def test_a_content_of_another_kind_is_refused(tmp_path: Path, content: Any, mess
     made = written(tmp_path, [{"role": "user", "content": content}])
     with pytest.raises(InputError, match="row 0: message 0: its content is " + re.escape(message)):
         list(made.dialogues())
+
+
+def put(folder: Path, **columns: pa.Array) -> ChatFile:
+    """Write columns, of which `NAME_again` is a second one called NAME."""
+    names = [name.removesuffix("_again") for name in columns]
+    pq.write_table(pa.Table.from_arrays(list(columns.values()), names), folder / "mine.parquet")
+    return ChatFile.open(Folder.of(folder), "mine.parquet", own=False)
+
+
+def latin(*texts: str) -> pa.Array:
+    """Return texts as Latin-1, which a file of another's may hold under the type string."""
+    encoded = pa.array([text.encode("latin-1") for text in texts], pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(texts), encoded.buffers())
+
+
+def listed(*values: Any, names: tuple[str, ...] = ("role", "content")) -> pa.Array:
+    """Return one row with a message for each value of the fields."""
+    structs = pa.StructArray.from_arrays(list(values), names)
+    return pa.ListArray.from_arrays([0, len(structs)], structs)
+
+
+ROW = pa.array([[USER]])
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    made = put(tmp_path, messages=listed(pa.array(["user"]), latin("th\xe9")))
+    with pytest.raises(
+        InputError, match=r"mine.parquet: error: holds text or names that are not UTF-8: "
+    ):
+        list(made.dialogues())
+    made = put(tmp_path, messages=ROW, walk_id=latin("th\xe9"), doc_ids=pa.array([["a"]]))
+    for read in (made.dialogues, made.origins):
+        with pytest.raises(InputError, match="holds text or names that are not UTF-8"):
+            list(read())
+    path = tmp_path / "mine.parquet"
+    path.write_bytes(path.read_bytes().replace(b"walk_id", b"walk_i\xe9"))
+    with pytest.raises(InputError, match="holds text or names that are not UTF-8"):
+        ChatFile.open(made.folder, made.name, own=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("messages", ROW), ("walk_id", pa.array(["a"])), ("doc_ids", pa.array([["a"]]))],
+)
+def test_a_column_that_is_there_twice_is_refused(
+    tmp_path: Path, column: str, values: pa.Array
+) -> None:
+    columns = {"messages": ROW, column: values, f"{column}_again": values}
+    with pytest.raises(InputError, match=f"error: has more than one column `{column}`"):
+        put(tmp_path, **columns)
+
+
+def test_a_field_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    text = pa.array(["user"])
+    made = put(tmp_path, messages=listed(text, text, text, names=("role", "content", "role")))
+    with pytest.raises(InputError, match=r"is not a readable Parquet file: .*duplicate"):
+        list(made.dialogues())
