@@ -286,7 +286,7 @@ def phrases_of(domain: Domain) -> Vocabulary:
     return Vocabulary(text for speech in speeches for text in literals(speech))
 
 
-def common_of(domain: Domain) -> Vocabulary:
+def common_of(domain: Domain) -> frozenset[str]:
     """Return the words that half of the domain's documents use, which tell none from another.
 
     They are the little words of its language, whichever that is, and those of its trade.
@@ -296,7 +296,7 @@ def common_of(domain: Domain) -> Vocabulary:
     counts: Counter[str] = Counter()
     for document in documents:
         counts.update({word for text in _texts(document.fields) for word in words(text)})
-    return Vocabulary(word for word, count in counts.items() if count >= least)
+    return frozenset(word for word, count in counts.items() if count >= least)
 
 
 def literals(speech: Speech) -> list[str]:

@@ -19,9 +19,6 @@ ECHO_SHARE = 0.8
 """Share of an utterance's words, in order, that makes it an echo of what was just heard."""
 
 
-NO_WORDS = Vocabulary(())
-
-
 @dataclass(slots=True)
 class Utterance:
     """What was said, and what a check may need beside it.
@@ -46,7 +43,7 @@ class Utterance:
     names: Sequence[str] = ()
     finished: bool = True
     phrases: Vocabulary | None = None
-    common: Vocabulary = NO_WORDS
+    common: frozenset[str] = frozenset()
 
 
 _TELLTALE = frozenset(

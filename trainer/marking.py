@@ -112,8 +112,10 @@ async def rated(
     except BaseException:
         for task in tasks:  # none may ask an engine that is being shut down
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        save(done)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # whoever is interrupted again keeps them too
+            save(done)
         raise
     return done
 

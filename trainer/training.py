@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import tempfile
 import time
@@ -86,9 +87,17 @@ def seats(section: TrainSection, resources: Resources) -> Seats:
     if gpus is None:
         gpus = 1.0 if resources.all_gpus else 0.0
     cores = 1
-    while sum(cpus // (cores + 1) for cpus in resources.cpus) >= section.workers:
+    while _room(gpus, cores + 1, resources) >= section.workers:
         cores += 1
     return Seats(section.workers, min(cores, 8) if gpus else cores, gpus)
+
+
+def _room(gpus: float, cores: int, resources: Resources) -> int:
+    """Return how many workers with so much each the nodes take; one lies on one node."""
+    return sum(
+        min(int(cpus // cores), room(gpus, there)) if gpus else int(cpus // cores)
+        for cpus, there in itertools.zip_longest(resources.cpus, resources.gpus, fillvalue=0.0)
+    )
 
 
 def plan_training(
@@ -157,11 +166,17 @@ def place_findings(section: TrainSection, resources: Resources) -> list[Finding]
         )
         hint = 'Say gpus = "shared": training takes the GPUs over when the engines have stopped.'
         found.append(_finding("train.gpus", message, hint))
-    cores = sum(int(cpus // given.cores) for cpus in resources.cpus)
+    cores = _room(0, given.cores, resources)
     if resources.most_cpus > sum(resources.cpus):
         cores = max(cores, int(resources.most_cpus // given.cores))
     if cores < given.workers:
         message = f"{given.workers} workers need a core each, and the cluster has {cores}"
+        found.append(_finding("train.workers", message, "Lower workers."))
+    both = _room(given.gpus, given.cores, resources)
+    if not found and not growing and both < given.workers:
+        message = (
+            f"only {both} of {given.workers} workers find a core on the nodes where the GPUs are"
+        )
         found.append(_finding("train.workers", message, "Lower workers."))
     return found
 

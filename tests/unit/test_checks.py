@@ -430,6 +430,16 @@ def test_a_little_word_of_an_example_is_no_sign_of_another_document(
     assert not passes(leaked)
 
 
+def test_a_word_is_common_that_half_of_the_documents_use_and_three_at_least() -> None:
+    def common(*texts: str) -> frozenset[str]:
+        rows = tuple(Document(str(n), {"text": one}, "", n) for n, one in enumerate(texts))
+        return common_of(replace(open_domain("recipe"), documents=rows))
+
+    assert common("con sal", "con mar", "con sol sol sol", "sin sal", "sal") == {"con", "sal"}
+    assert common("con sal", "con sal") == frozenset()
+    assert common(*["con"] * 3, *["sin"] * 4) == {"sin"}
+
+
 @pytest.mark.parametrize("text", ["Ready?", "準備はいい？", "هل أنت جاهز؟", "Είσαι έτοιμος;"])
 def test_asks_knows_the_marks_of_many_scripts(text: str) -> None:
     assert asks(text)

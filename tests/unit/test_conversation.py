@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 
+from actors import single_prompt, speaking
 from actors.conversation import Cast, Conversation
 from actors.single_prompt import SinglePrompt
+from specs.checks import run_checks
 from specs.domain import Domain
 from specs.engine import Failure
 from specs.errors import Unavailable
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn, turn_from_row, turn_row
 from specs.run_file import Profile
+from specs.utterance import Utterance
 from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Calls, Letters, Scripted, make_cast, shown
+from tests.unit.test_single_prompt import Writer
 from tests.unit.tiny_domain import changed, tiny
 
 BAD = " mint\nguest: As an AI language model, I like mint."
@@ -373,3 +377,24 @@ async def test_a_reference_that_was_said_is_not_said_again() -> None:
     dialogue = await play(make_cast(kiosk(), Scripted(failing)), index)
     assert dialogue.turns[1].source == dialogue.turns[3].source == "reference"
     assert dialogue.turns[1].text != dialogue.turns[3].text
+
+
+async def test_what_is_said_is_held_against_the_domains_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Utterance] = []
+
+    def noting(speech: Any, utterance: Utterance, *rest: Any) -> Any:
+        seen.append(utterance)
+        return run_checks(speech, utterance, *rest)
+
+    monkeypatch.setattr(speaking, "run_checks", noting)
+    monkeypatch.setattr(single_prompt, "run_checks", noting)
+    for policy, client in ((Conversation, Scripted()), (SinglePrompt, Writer())):
+        seen.clear()
+        cast = make_cast(kiosk(), client)
+        cast.common = frozenset({"mint"})
+        await policy(cast, make_plan(cast.domain, cast.source, 0)).play()
+        assert seen
+        assert {id(one.common) for one in seen} == {id(cast.common)}
+        assert {id(one.phrases) for one in seen} == {id(cast.phrases)}

@@ -73,6 +73,7 @@ def said(section: TrainSection, resources: Resources, figures: DataFigures = SOM
 
 LAPTOP = Resources((2.0,))
 CLUSTER = Resources((16.0, 16.0), gpus=(2.0, 2.0), engine_gpus=3.0)
+APART = Resources((32.0, 1.0), gpus=(0.0, 2.0))
 GROWING = Resources((2.0,), gpus=(1.0,), most_cpus=34.0, most_gpus=8.0)
 
 
@@ -89,6 +90,7 @@ def test_what_can_start_is_not_refused() -> None:
     [
         ({"workers": 2, "gpus_per_worker": 1}, LAPTOP, "need 2, and the cluster has 0"),
         ({"workers": 5}, CLUSTER, "need 5, and the cluster has 4"),
+        ({"workers": 2}, APART, "only 1 of 2 workers find a core on the nodes where the GPUs are"),
         ({"gpus_per_worker": 3}, CLUSTER, "only 0 of 1 workers with 3 GPUs each find room"),
         ({"workers": 5, "gpus_per_worker": 0.6}, CLUSTER, "only 4 of 5 workers with 0.6 GPUs"),
         ({"workers": 2, "gpus": "own"}, CLUSTER, "the engines hold 3 of 4 GPUs"),
@@ -131,6 +133,9 @@ def test_cores_and_gpus_are_shared_out() -> None:
     assert seats(TrainSection(workers=2), Resources((4.0, 3.0))) == Seats(2, 3, 0.0)
     assert seats(TrainSection(workers=1), LAPTOP) == Seats(1, 2, 0.0)
     assert seats(TrainSection(workers=4), CLUSTER) == Seats(4, 8, 1.0)
+    beside_a_head = Resources((32.0, 5.0), (0.0, 2.0))
+    assert seats(TrainSection(workers=2), beside_a_head) == Seats(2, 2, 1.0)
+    assert said(TrainSection(workers=2), beside_a_head) == ""
     nodes = [
         {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
         {"Alive": False, "Resources": {"CPU": 9.0, "GPU": 9.0}},
