@@ -175,8 +175,6 @@ class _Evaluation:
                 before = Kept(unrated(before.marked), about)
             if plan.judge is None:
                 keep(plan.out, name, before, plan.made_from(name))
-            else:  # the ratings to come are written over those in `out`
-                self._keep_asked(name, before)
             found[name] = before
         return found
 

@@ -133,17 +133,19 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
     if data and test.card.intents:
         allowed = test.card
     out = looked.folder.round(0).child("evaluation")
+    asked_about = test.digest()
+    splits = (train.digest(), asked_about)
     return Plan(
         run=run,
-        out=out.child(f"data-{test.digest()[:12]}") if data else out,
+        out=out.child(f"data-{asked_about[:12]}") if data else out,
         test=test,
         train=train,
         dialogues=chosen(dialogues, run.evaluate.turns, run.evaluate.seed),
         card=allowed.seen(_messages(dialogues)),
         allowed=allowed,
         learners=learners,
-        digest=_digest(run, train, test, judge),
-        unjudged=_digest(run, train, test, None),
+        digest=_digest(run, splits, judge),
+        unjudged=_digest(run, splits, None),
         judge=judge,
         warnings=looked.warnings,
     )
@@ -163,7 +165,7 @@ def _messages(dialogues: Iterable[ChatDialogue]) -> Iterable[Sequence[Any]]:
     return (dialogue.messages for dialogue in dialogues)
 
 
-def _digest(run: RunFile, train: ChatFile, test: ChatFile, judge: EngineSection | None) -> str:
+def _digest(run: RunFile, splits: Sequence[str], judge: EngineSection | None) -> str:
     section = run.evaluate
     settings = {
         "turns": section.turns,
@@ -172,7 +174,7 @@ def _digest(run: RunFile, train: ChatFile, test: ChatFile, judge: EngineSection 
         "embedding": section.embedding or run.retrieval.embedding,
         "judge": judge.model if judge else None,
     }
-    return digest(FORMAT, train.digest(), test.digest(), dump_json(settings))
+    return digest(FORMAT, *splits, dump_json(settings))
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from actors.engines.models import load_tokenizer
 from actors.prompts import Prompt
@@ -15,7 +14,7 @@ from specs.engine import Answer, Message, Sampling
 from specs.errors import Finding, InputError, Unavailable, Where, nearest
 from specs.run_file import RunFile
 from specs.seeds import digest
-from trainer.evaluation import PATIENCE
+from trainer.evaluation import ask_patiently
 from trainer.judge import MAX_TOKENS, SCHEMA, read_rating
 
 Rate = Callable[[Sequence[str]], list[float | None]]
@@ -84,13 +83,7 @@ async def ask_judge(seat: Seat, name: str, prompt: Prompt) -> Answer:
     sampling = Sampling(MAX_TOKENS, seed=0, temperature=0.0, schema=SCHEMA)
     tokens = seat.encode(prompt) if seat.tokenizer is not None else []
     asked = request(seat, name, prompt, sampling, tokens, (), 0)
-    answer = await seat.client.ask(asked, name)
-    for patience in PATIENCE:  # a late one would cost all others, which are not written yet
-        if answer.failure is None or answer.failure.kind != "deadline":
-            break
-        deadline_s = patience * asked.deadline_s
-        longer = replace(asked, id=f"{asked.id}:{patience}", deadline_s=deadline_s)
-        answer = await seat.client.ask(longer, name)
+    answer = await ask_patiently(seat.client.ask, asked, name)
     seat.client.release(name)
     return answer
 

@@ -244,7 +244,7 @@ def _grounded(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
                 known += 1
                 run = 0
             elif word in nowhere and not _joins(carrying, place, nowhere):
-                if is_number(word) or (word in _lent(speech) and word not in utterance.common):
+                if is_number(word) or (word not in utterance.common and word in _lent(speech)):
                     # An invented number misleads however much else is right, and so does what
                     # belongs to an example: leeks in a curry.
                     return 0.0, False

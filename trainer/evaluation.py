@@ -306,6 +306,18 @@ async def ask_all(
     return [found[number] for number in sorted(found)]
 
 
+async def ask_patiently(ask: Ask, request: Request, dialogue: str) -> Answer:
+    """Return the answer to a request, asked again with longer deadlines while it is late."""
+    answer = await ask(request, dialogue)
+    for patience in PATIENCE:
+        if answer.failure is None or answer.failure.kind != "deadline":
+            break
+        deadline_s = patience * request.deadline_s
+        longer = replace(request, id=f"{request.id}:{patience}", deadline_s=deadline_s)
+        answer = await ask(longer, dialogue)
+    return answer
+
+
 async def _ask(
     task: Task, system: System, prompts: Prompts, ask: Ask, limits: Limits
 ) -> Prediction:
@@ -322,14 +334,7 @@ async def _ask(
         deadline_s=limits.deadline_s,
         adapter=system.adapter,
     )
-    answer = await ask(request, task.dialogue.walk_id)
-    for patience in PATIENCE:
-        if answer.failure is None or answer.failure.kind != "deadline":
-            break
-        longer = replace(
-            request, id=f"{request.id}:{patience}", deadline_s=patience * limits.deadline_s
-        )
-        answer = await ask(longer, task.dialogue.walk_id)
+    answer = await ask_patiently(ask, request, task.dialogue.walk_id)
     if answer.failure is not None:
         if not answer.failure.permanent:
             raise Unavailable(f"{system.name}: {task.id}: {answer.failure.message}")

@@ -110,13 +110,12 @@ async def rated(
     try:
         await asyncio.gather(*tasks)
     except BaseException:
+        save(done)
+        raise
+    finally:
         for task in tasks:  # none may ask an engine that is being shut down
             task.cancel()
-        try:
-            await asyncio.gather(*tasks, return_exceptions=True)
-        finally:  # whoever is interrupted again keeps them too
-            save(done)
-        raise
+        await asyncio.gather(*tasks, return_exceptions=True)
     return done
 
 
