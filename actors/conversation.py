@@ -66,7 +66,7 @@ class Cast:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     people: Mapping[Side, Person] = field(default_factory=dict)
     phrases: Vocabulary = field(init=False)
-    common: frozenset[str] = field(init=False)
+    common: Vocabulary = field(init=False)
     _shots: dict[tuple[int, int], tuple[Shot, ...]] = field(default_factory=dict)
     _literals: dict[int, list[str]] = field(default_factory=dict)
     _documents: dict[str, str] = field(default_factory=dict)

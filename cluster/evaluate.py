@@ -267,7 +267,8 @@ class _Evaluation:
                 about = {**found[name].about, RATED_BY: engine.model}
 
                 def save(marked: Sequence[Marked], name: str = name, about: Any = about) -> None:
-                    self._keep_asked(name, Kept(tuple(marked), about))
+                    if any(one.rating is not None for one in marked):  # or another judge's go
+                        self._keep_asked(name, Kept(tuple(marked), about))
 
                 marked = await rated(
                     found[name].marked, self.plan.dialogues, rate, 2 * info.max_running, save

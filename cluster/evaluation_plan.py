@@ -120,7 +120,7 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
     """
     looked = _Look(run, RunFolder(run.run.out, run.run.name))
     train = looked.split("train")
-    test = looked.given(data) if data else looked.split("test")
+    test = looked.given(data) if data is not None else looked.split("test")
     engine = looked.engine()
     judge = looked.judge()
     learners = looked.learners(engine)
@@ -130,14 +130,14 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
     if looked.findings or train is None or test is None:
         raise InputError(looked.findings)
     allowed = train.card if train.card.intents else train.card.seen(_messages(train.dialogues()))
-    if data and test.card.intents:
+    if data is not None and test.card.intents:
         allowed = test.card
     out = looked.folder.round(0).child("evaluation")
     asked_about = test.digest()
     splits = (train.digest(), asked_about)
     return Plan(
         run=run,
-        out=out.child(f"data-{asked_about[:12]}") if data else out,
+        out=out.child(f"data-{asked_about[:12]}") if data is not None else out,
         test=test,
         train=train,
         dialogues=chosen(dialogues, run.evaluate.turns, run.evaluate.seed),
@@ -201,6 +201,9 @@ class _Look:
 
     def given(self, data: str) -> ChatFile | None:
         """Return the file of `--data`."""
+        if not data.strip():
+            self.wrong("--data", "is empty", "Name a Parquet file in the curated format.")
+            return None
         parent, _, name = data.rpartition("/")
         folder = Folder.of(parent or ("/" if data.startswith("/") else "."))
         return self._opened(folder, name, False, "there is no such file")

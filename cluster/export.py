@@ -111,7 +111,11 @@ def _rows(curated: Folder, name: str, schema: pa.Schema) -> Iterator[dict[str, A
 
 def _refuse_foreign(target: Folder) -> None:
     """Refuse a folder with files that no export has written."""
-    names = [name for name in target.names() if not name.startswith((TEMPORARY, "."))]
+    hint = "Name a new or empty folder (--out)."
+    try:
+        names = [name for name in target.names() if not name.startswith((TEMPORARY, "."))]
+    except OSError as error:
+        raise InputError([Finding(Where(target.path), f"is no folder: {error}", hint)]) from None
     if not names:
         return
     with contextlib.suppress(FileNotFoundError):
@@ -119,7 +123,7 @@ def _refuse_foreign(target: Folder) -> None:
             return
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     message = f"holds something else ({shown})"
-    raise InputError([Finding(Where(target.path), message, "Name a new or empty folder (--out).")])
+    raise InputError([Finding(Where(target.path), message, hint)])
 
 
 def _write_lines(target: Folder, name: str, lines: Iterable[bytes]) -> int:

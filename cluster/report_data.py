@@ -274,16 +274,32 @@ class _Stages:
     def _evaluation(
         self, folder: Folder, name: str, manifest: Mapping[str, Any] | None
     ) -> Evaluation | None:
-        command = "duologue evaluate RUN.toml"
-        comparison = self._object(folder, COMPARISON, command)
+        comparison = self._shaped(folder, COMPARISON, _COMPARISON)
         if comparison is None:
             return None
         systems = {
-            system: self._object(folder, f"{system}.json", command)
-            for system in comparison.get("systems", ())
+            system: self._shaped(folder, f"{system}.json", _FIGURES)
+            for system in comparison["systems"]
         }
         there = {system: one for system, one in systems.items() if one is not None}
         return Evaluation(name, comparison, there, _outdated(comparison, manifest))
+
+    def _shaped(
+        self, folder: Folder, name: str, shape: Mapping[str, type]
+    ) -> Mapping[str, Any] | None:
+        """Return an evaluation's object, which has all that belongs into it."""
+        hint = "duologue evaluate RUN.toml --fresh"
+        found = self._object(folder, name, hint)
+        if found is None:
+            return None
+        lacking = [key for key, kind in shape.items() if not isinstance(found.get(key), kind)]
+        if lacking:
+            message = f"is no file of an evaluation: it lacks {', '.join(lacking)}"
+            self.findings.append(
+                Finding(Where(folder.file(name)), message, f"Make it again: {hint}")
+            )
+            return None
+        return found
 
     def _object(self, folder: Folder, name: str, command: str) -> Mapping[str, Any] | None:
         data = self._read(folder, name)
@@ -320,6 +336,9 @@ def _outdated(comparison: Mapping[str, Any], manifest: Mapping[str, Any] | None)
         return False
     return any(asked.get(key) != value for key, value in identity(manifest).items())
 
+
+_COMPARISON: Mapping[str, type] = {"systems": list, "rows": list, "differences": dict}
+_FIGURES: Mapping[str, type] = {"by_turn": dict, "slots": dict, "intents": dict, "confusion": dict}
 
 _AGAIN = "Move it out of the run's folder, and run the command that makes it again."
 

@@ -12,6 +12,7 @@ KNOWN_CHECKS: Mapping[str, tuple[int, int]] = {
     "asks": (0, 0),
     "asks_last": (0, 0),
     "avoids": (1, ANY),
+    "begins_not": (1, ANY),
     "grounded": (1, ANY),
     "lists": (1, 1),
     "max_words": (1, 1),

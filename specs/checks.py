@@ -203,6 +203,13 @@ def _avoids(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verd
     return None, True
 
 
+def _begins_not(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
+    """Whether no sentence begins with any of these."""
+    begun = [words(sentence) for sentence in sentences(utterance.text)]
+    runs = [run for value in values if (run := words(str(value)))]
+    return None, not any(spoken[: len(run)] == run for spoken in begun for run in runs)
+
+
 def _picks(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     """Whether an item is chosen, by its number (from 1) or by its title and no other's.
 
@@ -286,7 +293,7 @@ def phrases_of(domain: Domain) -> Vocabulary:
     return Vocabulary(text for speech in speeches for text in literals(speech))
 
 
-def common_of(domain: Domain) -> frozenset[str]:
+def common_of(domain: Domain) -> Vocabulary:
     """Return the words that half of the domain's documents use, which tell none from another.
 
     They are the little words of its language, whichever that is, and those of its trade.
@@ -296,7 +303,7 @@ def common_of(domain: Domain) -> frozenset[str]:
     counts: Counter[str] = Counter()
     for document in documents:
         counts.update({word for text in _texts(document.fields) for word in words(text)})
-    return frozenset(word for word, count in counts.items() if count >= least)
+    return Vocabulary(word for word, count in counts.items() if count >= least)
 
 
 def literals(speech: Speech) -> list[str]:
@@ -402,6 +409,7 @@ CHECKS: dict[str, Callable[[Utterance, Speech, Sequence[Any]], Verdict]] = {
     "asks": _asks,
     "asks_last": _asks_last,
     "avoids": _avoids,
+    "begins_not": _begins_not,
     "picks": _picks,
     "rewords": _rewords,
     "tells": _tells,

@@ -188,7 +188,7 @@ def check_file(folder: Folder, name: str, schema: pa.Schema) -> None:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, schema) from None
     wanted = schema.metadata or {}
     kind, version = b"duologue.schema", b"duologue.schema_version"
     if found.get(kind) != wanted[kind]:
@@ -212,10 +212,20 @@ def part_findings(folder: Folder, names: Sequence[str], schema: pa.Schema) -> li
     return findings
 
 
-def _unreadable(path: str, error: Exception) -> InputError:
+_AGAIN = {
+    b"curated": "Curate again: duologue curate RUN.toml --fresh",
+    b"preference": "Curate again: duologue curate RUN.toml --fresh",
+    b"quality": "Curate again: duologue curate RUN.toml --fresh",
+    b"predictions": "Evaluate again: duologue evaluate RUN.toml --fresh",
+}
+"""How a file that cannot be read is made again, by the kind of its schema."""
+
+
+def _unreadable(path: str, error: Exception, schema: pa.Schema) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     message = f"is not a readable Parquet file (truncated?): {reason}"
-    hint = "Move it out of the folder; running again plays what it held once more."
+    played = "Move it out of the folder; running again plays what it held once more."
+    hint = _AGAIN.get((schema.metadata or {}).get(b"duologue.schema", b""), played)
     return InputError([Finding(Where(path), message, hint)])
 
 
@@ -234,7 +244,7 @@ def read_batches(
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, schema) from None
 
 
 def read_rows(

@@ -400,6 +400,12 @@ class RunFile(_Section):
                 )
         return self
 
+    @property
+    def named_engines(self) -> frozenset[str]:
+        """The names of the engines that a role, a judge or the evaluation names."""
+        names = (self.roles.user, self.roles.agent, self.curate.judge)
+        return frozenset(filter(None, (*names, self.evaluate.engine, self.evaluate.judge)))
+
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
     """Read a run file and apply `--set` settings.
@@ -420,8 +426,22 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
         raise InputError([Finding(Where(str(path)), "is nested too deeply")]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError([Finding(Where(str(path)), f"is not readable as TOML: {error}")]) from None
+    engines = data.get("engines")
+    before = set(engines) if isinstance(engines, dict) else set()
     apply(data, settings, RunFile)
-    return validate(data, str(path))
+    run = validate(data, str(path))
+    # A misspelt engine's settings would go nowhere.
+    useless = [name for name in run.engines if name not in before | run.named_engines]
+    if useless:
+        raise InputError([_useless(name, run) for name in useless])
+    return run
+
+
+def _useless(name: str, run: RunFile) -> Finding:
+    near = nearest(name, run.named_engines)
+    return Finding(
+        Where("--set"), f"engines.{name} is an engine that no role and no judge names{near}"
+    )
 
 
 def validate(data: Mapping[str, Any], source: str) -> RunFile:

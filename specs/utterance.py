@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import regex
@@ -43,7 +43,7 @@ class Utterance:
     names: Sequence[str] = ()
     finished: bool = True
     phrases: Vocabulary | None = None
-    common: frozenset[str] = frozenset()
+    common: Vocabulary = field(default_factory=lambda: Vocabulary(()))
 
 
 _TELLTALE = frozenset(

@@ -173,7 +173,7 @@ def place_findings(section: TrainSection, resources: Resources) -> list[Finding]
         message = f"{given.workers} workers need a core each, and the cluster has {cores}"
         found.append(_finding("train.workers", message, "Lower workers."))
     both = _room(given.gpus, given.cores, resources)
-    if not found and not growing and both < given.workers:
+    if given.gpus and not found and not growing and both < given.workers:
         message = (
             f"only {both} of {given.workers} workers find a core on the nodes where the GPUs are"
         )

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.checks import SIMILARITY, common_of, run_checks, threshold
+from specs.checks import SIMILARITY, common_of, literals, run_checks, threshold
 from specs.domain import CheckCall, Document, Example, Reference, Speech
 from specs.errors import ExpressionError, Where
 from specs.expressions import Expression, Template
 from specs.loader import open_domain
 from specs.utterance import Utterance
-from specs.words import Vocabulary, asks, words
+from specs.words import Vocabulary, asks, find, words
 
 HERE = Where("test.yaml", 1, 1)
 
@@ -147,6 +147,37 @@ def test_one_sentence_does_not_vouch_for_what_is_made_up_behind_it() -> None:
 )
 def test_avoids(text: str, passes: bool) -> None:
     assert judge("avoids", text, "first step", "can't") is passes
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("Let the batter rest.", False),
+        ("Done. Let the batter rest.", False),
+        ("I let the batter rest, and the pan is hot.", True),
+        ("The batter rests.", True),
+    ],
+)
+def test_begins_not(text: str, passes: bool) -> None:
+    assert judge("begins_not", text, "Let the batter") is passes
+
+
+@pytest.mark.parametrize("name", ["recipe"])
+def test_no_reference_says_what_its_own_check_avoids(name: str) -> None:
+    domain = open_domain(name)
+    speeches = [one.speech for one in domain.intents.values()]
+    speeches += [one.speech for one in domain.states.values()]
+    speeches += [one.speech for one in domain.edges]
+    refused = [
+        (reference.where.line, literal)
+        for speech in speeches
+        for reference, literal in zip(speech.references, literals(speech), strict=True)
+        for call in speech.checks
+        if call.name == "avoids"
+        for argument in call.arguments
+        if not argument.paths and find(words(str(argument.evaluate({}))), words(literal)) >= 0
+    ]
+    assert refused == []
 
 
 @pytest.mark.parametrize(
@@ -431,13 +462,32 @@ def test_a_little_word_of_an_example_is_no_sign_of_another_document(
 
 
 def test_a_word_is_common_that_half_of_the_documents_use_and_three_at_least() -> None:
-    def common(*texts: str) -> frozenset[str]:
+    def common(*texts: str) -> set[str]:
         rows = tuple(Document(str(n), {"text": one}, "", n) for n, one in enumerate(texts))
-        return common_of(replace(open_domain("recipe"), documents=rows))
+        found = common_of(replace(open_domain("recipe"), documents=rows))
+        return {word for word in ("con", "sal", "mar", "sol", "sin") if word in found}
 
     assert common("con sal", "con mar", "con sol sol sol", "sin sal", "sal") == {"con", "sal"}
-    assert common("con sal", "con sal") == frozenset()
+    assert common("con sal", "con sal") == set()
     assert common(*["con"] * 3, *["sin"] * 4) == {"sin"}
+
+
+def test_a_form_of_a_common_word_is_common_too() -> None:
+    told = Template("x", HERE)
+    speech = Speech(
+        checks=(CheckCall("grounded", (Expression("v", HERE),), "grounded", HERE),),
+        examples=(Example({"doc": {"steps": ["leeks, chopped"]}}, say=told, slots={}, where=HERE),),
+    )
+    rows = tuple(Document(str(n), {"text": f"onion {n}, chopped"}, "", n) for n in range(4))
+    common = common_of(replace(open_domain("recipe"), documents=rows))
+
+    def passes(text: str) -> bool:
+        utterance = Utterance(text, common=common)
+        values = {"v": "two eggs, flour and one lemon"}
+        return run_checks(speech, utterance, values, random.Random(0))[1].passed
+
+    assert passes("Two eggs, flour and one lemon, to chop.")
+    assert not passes("Two eggs, flour, one lemon and a leek.")
 
 
 @pytest.mark.parametrize("text", ["Ready?", "準備はいい？", "هل أنت جاهز؟", "Είσαι έτοιμος;"])

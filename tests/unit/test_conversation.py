@@ -20,6 +20,7 @@ from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn, turn_from_row, turn_row
 from specs.run_file import Profile
 from specs.utterance import Utterance
+from specs.words import Vocabulary
 from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Calls, Letters, Scripted, make_cast, shown
 from tests.unit.test_single_prompt import Writer
@@ -393,7 +394,7 @@ async def test_what_is_said_is_held_against_the_domains_words(
     for policy, client in ((Conversation, Scripted()), (SinglePrompt, Writer())):
         seen.clear()
         cast = make_cast(kiosk(), client)
-        cast.common = frozenset({"mint"})
+        cast.common = Vocabulary(["mint"])
         await policy(cast, make_plan(cast.domain, cast.source, 0)).play()
         assert seen
         assert {id(one.common) for one in seen} == {id(cast.common)}

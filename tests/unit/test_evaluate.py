@@ -401,6 +401,7 @@ def test_anybodys_dialogues_can_be_the_test(out: Path, engines: Engines) -> None
     done = run(out, data=str(given))
     assert value(done, "intent_accuracy", "adapter") == 1
     assert done.folder.path.startswith(str(out / "tea" / "round-0" / "evaluation" / "data-"))
+    assert "--data: error: is empty" in refused(out, data="")
 
 
 # -- what an adapter has learned

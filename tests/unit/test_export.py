@@ -124,6 +124,8 @@ def test_an_export_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds something else \(train.jsonl\)"):
         write(curated(tmp_path / "c"), "trl", Folder.of(foreign))
     assert (foreign / "train.jsonl").read_text() == "mine"
+    with pytest.raises(InputError, match=r"(?s)train.jsonl: error: is no folder.*\(--out\)"):
+        write(curated(tmp_path / "d"), "trl", Folder.of(foreign / "train.jsonl"))
 
 
 def test_a_full_disk_leaves_the_old_export(tmp_path: Path) -> None:

@@ -13,13 +13,21 @@ from actors.sink_core import arrow_rows
 from specs.errors import DuologueError, InputError
 from specs.parts import (
     Folder,
+    check_file,
     clear_temporaries,
     durable_indices,
     part_names,
     read_dialogues,
     write_part,
 )
-from specs.records import Dialogue, StopReason, dialogue_schema
+from specs.records import (
+    Dialogue,
+    StopReason,
+    curated_schema,
+    dialogue_schema,
+    predictions_schema,
+    quality_schema,
+)
 from tests.unit.durable_samples import Crash, faulty_folder, make_dialogue
 
 
@@ -82,6 +90,19 @@ def test_truncated_parts_are_named(tmp_path: Path) -> None:
         (tmp_path / "part-a.parquet").write_bytes(whole[:size])
         with pytest.raises(InputError, match=r"part-a\.parquet: error: is not a readable"):
             durable_indices(folder)
+
+
+def test_what_no_dialogue_is_lost_with_is_made_again_by_its_own_command(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path)
+    (tmp_path / "part-a.parquet").write_bytes(b"PAR1 half")
+    for schema, command in (
+        (dialogue_schema(), "running again plays"),
+        (curated_schema(), "duologue curate RUN.toml --fresh"),
+        (quality_schema(), "duologue curate RUN.toml --fresh"),
+        (predictions_schema(), "duologue evaluate RUN.toml --fresh"),
+    ):
+        with pytest.raises(InputError, match=command):
+            check_file(folder, "part-a.parquet", schema)
 
 
 def test_a_file_of_another_version_or_kind_is_named(tmp_path: Path) -> None:

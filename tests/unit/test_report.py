@@ -514,6 +514,13 @@ def test_everything_that_cannot_be_read_is_said_at_once(
         assert f"{name}: error: " in said
     folder.round().child("curated").write_bytes("summary.json", b'{"format": "other"}')
     assert "is no summary of a curation" in refused(run)
+    compared = {"systems": ["adapter"], "rows": [], "differences": {}}
+    evaluation = folder.round().child("evaluation")
+    evaluation.write_bytes("comparison.json", json.dumps(compared).encode())
+    evaluation.write_bytes("adapter.json", b'{"a": 1}')
+    said = refused(run)
+    assert "adapter.json: error: is no file of an evaluation: it lacks by_turn, slots" in said
+    assert "duologue evaluate RUN.toml --fresh" in said
 
 
 def test_all_damaged_parts_are_named(

@@ -35,6 +35,14 @@ def test_the_arms_of_a_comparison_differ_in_their_policy_alone(name: str) -> Non
 DEMO = RUNS / "demo.toml"
 
 
+def test_an_engine_that_nothing_names_is_refused() -> None:
+    message = r"engines.cpy is an engine that no role and no judge names; did you mean 'cpu'\?"
+    with pytest.raises(InputError, match=message):
+        load(DEMO, ["engines.cpy.model=/path/to/model.gguf"])
+    run = load(DEMO, ["engines.j.model=/a.gguf", "engines.j.kind=vllm", "curate.judge=j"])
+    assert run.engines["j"].model == "/a.gguf"
+
+
 @pytest.mark.parametrize("name", ["2026", "inf", "nan", "true", "2026-11-21", "0x10", '"quoted"'])
 def test_a_setting_is_text_where_the_run_file_takes_text(name: str) -> None:
     run = load(DEMO, [f"run.name={name}", "run.dialogues=7"])

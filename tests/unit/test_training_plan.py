@@ -83,6 +83,9 @@ def test_what_can_start_is_not_refused() -> None:
     assert said(TrainSection(workers=1, gpus="own"), CLUSTER) == ""
     assert said(TrainSection(workers=4, gpus_per_worker=2), GROWING) == ""
     assert said(TrainSection(trainer={"max_grad_norm": 0.5}), LAPTOP) == ""
+    more_cores = Resources((2.0,), gpus=(), most_cpus=16.0)
+    assert said(TrainSection(workers=4), more_cores) == ""
+    assert said(TrainSection(workers=4, gpus_per_worker=0), GROWING) == ""
 
 
 @pytest.mark.parametrize(
