@@ -9,98 +9,39 @@ the dialogue does wrong by itself is its `StopReason`; what its surroundings do 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
-from actors.prompts import Line, Shot, render_shots
-from actors.seat import Seat
-from actors.speaking import Spoken, Stopped, speak
-from specs.checks import common_of, literals, phrases_of
-from specs.domain import Domain, Edge, RoleCard, Side, Speech
+from actors.cast import Cast
+from actors.manager import RougeManager
+from actors.manners import (
+    PLAIN,
+    Manner,
+    acting,
+    aside,
+    doubled,
+    manner,
+    revising,
+    second,
+    taken_for,
+)
+from actors.meaning import pair_of, verdict
+from actors.prompts import Line
+from actors.recording import Progress, call_fields, make_record
+from actors.speaking import Stopped, speak
+from actors.spoken import Spoken
+from specs.ahead import THEN, take_both, then_of
+from specs.checks import result
+from specs.domain import Edge, Side, Speech
 from specs.errors import DuologueError, EngineError, Unavailable
-from specs.plan import Plan, PlanSource
-from specs.records import Dialogue, StopReason, Turn, dump_json
+from specs.facts import fact_of, fact_told
+from specs.mishearing import Misheard, misheard, saying_back
+from specs.plan import Plan
+from specs.records import CheckResult, Dialogue, StopReason, Turn
 from specs.replay import recorded_results
-from specs.scene import Calling, CallResult, Moves, Scene
-from specs.words import Vocabulary, words
-
-
-class Caller(Protocol):
-    """Answers a scene's calls: the search and the domain's tools."""
-
-    async def call(self, calling: Calling, scene: Scene) -> CallResult:
-        """Return what the call brings; raises RetrievalError when the store is out of reach."""
-
-    async def similarity(self, text: str, references: Sequence[str]) -> float:
-        """Return the cosine of a text with the nearest reference."""
-
-
-class Person(Protocol):
-    """Somebody who takes a side in a model's place (`cluster.play`)."""
-
-    async def choose_edge(self, conversation: Conversation, edges: Sequence[Edge]) -> Edge:
-        """Return which of the open edges the user takes; asked of the user's side alone."""
-
-    async def speak(self, conversation: Conversation, side: Side, speech: Speech) -> Spoken:
-        """Return what the side says."""
-
-
-@dataclass(slots=True)
-class Cast:
-    """What all conversations of a walker share.
-
-    Attributes:
-        now: the clock; injected so that records can be tested.
-        people: the sides that no model plays.
-    """
-
-    domain: Domain
-    source: PlanSource
-    run: str
-    seats: Mapping[Side, Seat]
-    caller: Caller
-    max_turns: int
-    node: str = ""
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    people: Mapping[Side, Person] = field(default_factory=dict)
-    phrases: Vocabulary = field(init=False)
-    common: Vocabulary = field(init=False)
-    _shots: dict[tuple[int, int], tuple[Shot, ...]] = field(default_factory=dict)
-    _literals: dict[int, list[str]] = field(default_factory=dict)
-    _documents: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Gather the domain's words once."""
-        self.phrases = phrases_of(self.domain)
-        self.common = common_of(self.domain)
-
-    @property
-    def cards(self) -> dict[Side, RoleCard]:
-        """Both sides' cards."""
-        return {"user": self.domain.user, "agent": self.domain.agent}
-
-    def shots(self, side: Side, speech: Speech) -> tuple[Shot, ...]:
-        """Return a speech's examples as the side's model sees them, rendered once."""
-        count = self.seats[side].profile.examples
-        key = (id(speech), count)
-        if key not in self._shots:
-            self._shots[key] = render_shots(speech, count)
-        return self._shots[key]
-
-    def literals(self, speech: Speech) -> list[str]:
-        """Return a speech's references without what their templates fill in, found once."""
-        if id(speech) not in self._literals:
-            self._literals[id(speech)] = literals(speech)
-        return self._literals[id(speech)]
-
-    def document(self, id_: str) -> str:
-        """Return a document's fields as JSON, written once: one text for all its dialogues."""
-        if id_ not in self._documents:
-            self._documents[id_] = dump_json(self.domain.document(id_).fields)
-        return self._documents[id_]
-
+from specs.scene import CallResult, Moves, Scene
+from specs.traits import ACTING, ASIDES, told
+from specs.words import words
 
 OnTurn = Callable[[Turn], Awaitable[None]]
 
@@ -126,6 +67,10 @@ class Conversation:
         self.turns: list[Turn] = []
         self.said_by: dict[Side, list[tuple[str, ...]]] = {"user": [], "agent": []}
         self.systems: dict[Side, str] = {}
+        self.manner: Manner = PLAIN
+        self.taking: Edge | None = None  # the edge that the user's words are to take
+        self.stays = 0  # how often in a row the agent has come back to one point
+        self._confirmed = 0
         self._attempt = attempt
         self._logged = {turn.index: turn for turn in logged}
         self._on_turn = on_turn
@@ -162,37 +107,186 @@ class Conversation:
         while not scene.ended:
             if scene.turn + 2 > self.cast.max_turns:
                 return StopReason.TURN_LIMIT
-            edge = await self._edge()
-            if edge is None:
-                return StopReason.NO_EDGE
-            await self._user_turn(edge)
-            await self._agent_turn(scene.take(edge, scene.slots))
+            if (reason := await self._round()) is not None:
+                return reason
         return StopReason.ENDED
 
-    async def _edge(self) -> Edge | None:
+    async def _round(self) -> StopReason | None:
+        """Let both sides speak once; return why the dialogue stops here, if it does."""
+        trait = self._acting()
+        if trait == "gives_up":
+            await self._aside(trait)
+            return StopReason.GAVE_UP
+        if trait in ASIDES:
+            await self._aside(trait)
+            self.stays += 1
+            await self._come_back()
+            return None
+        edge = await self._edge(trait)
+        if edge is None:
+            return StopReason.NO_EDGE
+        self.stays = 0
+        await self._user_turn(edge)
+        if misheard(self.cast.domain, self.turns[-1]):
+            await self._come_back()
+            return None
+        then = then_of(self.cast.domain, self.turns[-1])
+        await self._agent_turn(take_both(self.scene, edge, then))
+        return None
+
+    def _acting(self) -> str:
+        """Return the trait that acts on the user's turn to come, and take on its manner."""
+        if "user" in self.cast.people:
+            return ""
+        plan, scene = self.plan, self.scene
+        logged = self._logged.get(scene.turn)
+        if logged is None:
+            trait = acting(plan, scene, self.turns)
+        else:  # it acted, however that is drawn now
+            trait = next((name for name, _ in told(logged) if name in ACTING), "")
+        self.manner = manner(self.cast.domain, plan, scene, self.turns, trait)
+        if logged is not None:
+            self.manner = replace(self.manner, fact=fact_told(self.cast.domain, logged))
+        self._confirmed = 0
+        return trait
+
+    async def _edge(self, trait: str = "") -> Edge | None:
         logged = self._logged.get(self.scene.turn)
         if logged is not None:  # it was taken, however edges are drawn now
-            return self.cast.domain.edges[logged.edge]
+            unheard = misheard(self.cast.domain, logged)
+            return unheard[0] if unheard else self.cast.domain.edges[logged.edge]
+        if self.manner.unheard is not None:
+            return self.manner.unheard[0]
         person = self.cast.people.get("user")
         if person is None:
-            return self.scene.draw_edge()
+            revised = revising(self.scene) if trait == "changes_mind" else None
+            return revised or self.scene.draw_edge()
         edges = self.scene.open_edges()
         return await person.choose_edge(self, edges) if edges else None
 
     async def _user_turn(self, edge: Edge) -> None:
         scene = self.scene
-        logged = self._logged.get(scene.turn)
-        spoken = await self._spoken("user", edge.speech, logged)
-        scene.slots = spoken.slots
+        logged, held = self._logged.get(scene.turn), scene.slots
+        heard = self._taken_for(edge) if logged is None else None
+        then = self._second(edge) if heard is None else None
+        self.taking = edge
+        speech = edge.speech if then is None else self.cast.both(edge, then)
+        spoken = await self._spoken("user", speech, logged)
+        scene.slots = spoken.slots if heard is None else held
+        if "changes_mind" in self.manner.traits:
+            spoken = spoken.checked(result("changes_mind", None, edge.revises))
+        if logged is None:
+            spoken = await self._corrected(spoken)
+            spoken = await self._doubled(spoken, edge)
+        noted = {} if then is None else {THEN: then.number}
+        if heard is not None:
+            noted = {"meant": edge.number, "heard": heard.number}
         turn = logged or Turn(
             index=scene.turn,
             role="user",
             text=spoken.text,
             state=scene.node,
             intent=edge.intent or "",
-            edge=edge.number,
+            edge=edge.number if heard is None else -1,
             slots=spoken.slots,
             memory=scene.memory,
+            routing=noted or None,
+            **spoken.record,
+        )
+        await self._said(turn, new=logged is None)
+
+    def _taken_for(self, edge: Edge) -> Edge | None:
+        """Return the edge that the agent mishears this one as; None where it understands."""
+        room = self.scene.turn + 4 <= self.cast.max_turns  # to be corrected, and to be answered
+        if not room or self.cast.people or not ACTING.isdisjoint(self.manner.traits):
+            return None
+        return taken_for(self.plan, self.scene, self.turns, edge)
+
+    def _second(self, edge: Edge) -> Edge | None:
+        """Return the edge that the user says as well as this one, and take on the manner."""
+        if self.cast.people or not ACTING.isdisjoint(self.manner.traits):
+            return None
+        logged = self._logged.get(self.scene.turn)
+        if logged is not None and not any(name == "two_intents" for name, _ in told(logged)):
+            return None
+        then = then_of(self.cast.domain, logged) if logged is not None else None
+        then = then or second(self.plan, self.scene, self.turns, edge)
+        if then is not None:
+            self.manner = doubled(self.cast.domain, self.manner, self.scene, then)
+        return then
+
+    async def _doubled(self, spoken: Spoken, edge: Edge) -> Spoken:
+        """Return a person's words for two edges with the check that candidates had."""
+        if self.manner.then is None or spoken.has("two_intents"):
+            return spoken
+        return spoken.checked(await self._carries(spoken.text, edge, self.manner.then))
+
+    async def _carries(self, text: str, edge: Edge, then: Edge) -> CheckResult:
+        """Judge whether words stand for both edges, as the manager takes them."""
+        self._confirmed += 1
+        manager = self.cast.manager or RougeManager()
+        pair, score = await pair_of(self, manager, text, self._confirmed) or (None, None)
+        return result("two_intents", score, pair == (edge, then))
+
+    async def _corrected(self, spoken: Spoken) -> Spoken:
+        """Return a person's words that correct the agent with the check that candidates had."""
+        if self.manner.unheard is None or spoken.has("corrects_agent"):
+            return spoken
+        return spoken.checked(await self._corrects(spoken.text, self.manner.unheard))
+
+    async def _corrects(self, text: str, unheard: Misheard) -> CheckResult:
+        """Judge whether words deny what was heard, and are nearer to what was meant."""
+        said, cast = self.manner.bare(text), self.cast
+        meant, heard = [
+            await cast.caller.similarity(said, cast.literals(edge.speech)) for edge in unheard
+        ]
+        passed = self.manner.denies(text) and meant >= heard
+        return result("corrects_agent", round(meant - heard, 4), passed)
+
+    async def _aside(self, trait: str) -> None:
+        """Let the user say what takes no edge."""
+        scene = self.scene
+        logged, held = self._logged.get(scene.turn), scene.slots
+        speech = aside(self.cast.domain, self.manner, trait)
+        spoken = await self._spoken("user", speech, logged)
+        scene.slots = spoken.slots
+        if logged is None and trait in ASIDES and not spoken.has(trait):
+            for check in await self.confirm("user", spoken.text):
+                spoken = spoken.checked(check)
+        scene.slots = held  # what was said before still stands
+        turn = logged or Turn(
+            index=scene.turn,
+            role="user",
+            text=spoken.text,
+            state=scene.node,
+            slots=spoken.slots,
+            memory=scene.memory,
+            routing=self.manner.noted() or None,
+            **spoken.record,
+        )
+        await self._said(turn, new=logged is None)
+
+    async def _come_back(self) -> None:
+        """Let the agent answer what fits nothing, and come back to the point."""
+        scene, heard = self.scene, self.turns[-1]
+        scene.come_back()
+        fact, unheard = fact_of(self.cast.domain, heard), misheard(self.cast.domain, heard)
+        speech = self.cast.coming_back(scene.node, fact)
+        if unheard is not None:
+            speech = saying_back(self.cast.domain, unheard[1])
+        logged, held = self._logged.get(scene.turn), (scene.slots, scene.reply)
+        if fact is not None:
+            scene.slots = heard.slots
+        spoken = await self._spoken("agent", speech, logged)
+        scene.slots, scene.reply = held  # guards ask what was said where the dialogue still is
+        turn = logged or Turn(
+            index=scene.turn,
+            role="agent",
+            text=spoken.text,
+            state=scene.node,
+            reply=spoken.slots,
+            memory=scene.memory,
+            routing={"stays": self.stays} if unheard is None else None,
             **spoken.record,
         )
         await self._said(turn, new=logged is None)
@@ -202,8 +296,7 @@ class Conversation:
         logged = self._logged.get(scene.turn)
         recorded = recorded_results(logged) if logged else []
         await self._move(moves, recorded)
-        speech = self.cast.domain.states[scene.speaking].speech
-        spoken = await self._spoken("agent", speech, logged)
+        spoken = await self._spoken("agent", self._agent_speech(), logged)
         scene.replied(spoken.slots)
         turn = logged or self._agent_record(spoken)
         await self._said(turn, new=logged is None)
@@ -213,6 +306,10 @@ class Conversation:
             return _as_spoken(logged)
         person = self.cast.people.get(side)
         return await (person.speak(self, side, speech) if person else speak(self, side, speech))
+
+    def _agent_speech(self) -> Speech:
+        """Return what the agent is to say where the scene has taken it."""
+        return self.cast.domain.states[self.scene.speaking].speech
 
     def _agent_record(self, spoken: Spoken) -> Turn:
         scene = self.scene
@@ -249,6 +346,27 @@ class Conversation:
 
     # -- what speaking needs to know
 
+    async def confirm(self, side: Side, text: str) -> Sequence[CheckResult]:
+        """Return the policy's own checks on words that passed all others.
+
+        What a vague user says, or has wrong, must not be what an open edge stands for, as the
+        manager takes it; what corrects the agent must be nearer to what was meant, and what says
+        two things at once must stand for both.
+        """
+        if side == "user" and self.manner.unheard is not None:
+            return (await self._corrects(text, self.manner.unheard),)
+        if side == "user" and self.manner.then is not None and self.taking is not None:
+            return (await self._carries(text, self.taking, self.manner.then),)
+        trait = next((name for name in self.manner.traits if name in ASIDES), "")
+        if side != "user" or not trait:
+            return ()
+        self._confirmed += 1  # every candidate is a question of its own
+        manager = self.cast.manager or RougeManager()
+        edges = self.scene.routable_edges()
+        found = await verdict(self, manager, text, edges, self._confirmed)
+        acts = found.edge is None and self.manner.errs(text, self.scene.scope())
+        return (result(trait, found.score, acts),)
+
     def system(self, side: Side) -> str:
         """Return the side's system message, rendered once a dialogue."""
         if side not in self.systems:
@@ -264,77 +382,3 @@ class Conversation:
 
 def _as_spoken(turn: Turn) -> Spoken:
     return Spoken(turn.text, turn.slots if turn.role == "user" else turn.reply, {})
-
-
-def call_fields(scene: Scene) -> dict[str, Any]:
-    """Return what an agent's turn records of the calls before it (see `recorded_results`)."""
-    if not scene.calls:
-        return {}
-    calling, result = scene.calls[-1]
-    fields: dict[str, Any] = {
-        "call": {"tool": calling.tool, "arguments": calling.arguments},
-        "result_ids": result.ids,
-        "result_scores": result.scores,
-        "result": result.value,
-    }
-    if len(scene.calls) > 1:
-        fields["routing"] = {"calls": [_call_record(*pair) for pair in scene.calls]}
-    return fields
-
-
-def _call_record(calling: Calling, result: CallResult) -> dict[str, Any]:
-    return {
-        "tool": calling.tool,
-        "arguments": calling.arguments,
-        "ids": result.ids,
-        "scores": result.scores,
-        "value": result.value,
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a dialogue has come."""
-
-    scene: Scene
-    turns: Sequence[Turn]
-    attempt: int
-    started: datetime
-
-
-def make_record(
-    cast: Cast, plan: Plan, progress: Progress, reason: StopReason, error: str
-) -> Dialogue:
-    """Return the record of a dialogue that has stopped."""
-    scene, turns = progress.scene, progress.turns
-    shown: set[str] = set()
-    for turn in turns:
-        for result in recorded_results(turn):
-            shown.update(result.ids)
-    seeds = [plan.document.id] if plan.document is not None else []
-    ids = [*seeds, *sorted(shown.difference(seeds))]
-    return Dialogue(
-        run=cast.run,
-        round=cast.source.round,
-        arm=cast.source.arm,
-        walk_id=plan.walk_id,
-        index=plan.index,
-        seed=plan.seed,
-        domain=cast.domain.name,
-        domain_digest=cast.domain.digest,
-        policy=cast.source.policy,
-        persona_id=plan.persona.id,
-        persona=plan.persona.text,
-        goal=plan.goal,
-        doc_ids=tuple(ids),
-        documents=tuple((id_, cast.document(id_)) for id_ in ids),
-        path=tuple(scene.path),
-        stop_reason=reason,
-        error=error,
-        attempt=progress.attempt,
-        subgoals_reached=tuple(scene.reached),
-        node=cast.node,
-        started_at=progress.started,
-        ended_at=cast.now(),
-        turns=tuple(turns),
-    )

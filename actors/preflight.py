@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from actors.conversation import Cast, Conversation
+from actors.cast import Cast
+from actors.conversation import Conversation
 from actors.retrieval.sampled import SampledTools
 from actors.seat import Seat
 from specs.domain import Side
@@ -74,6 +75,9 @@ class _CountingSeat(Seat):
         return tokens
 
 
+_FINE = frozenset({StopReason.ENDED, StopReason.TURN_LIMIT, StopReason.GAVE_UP})
+
+
 async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNeed]:
     """Return what each side's prompts need, over a few plans (engines that take tokens only).
 
@@ -97,7 +101,7 @@ async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNe
         except DuologueError as error:
             errors.append(str(error))
             continue
-        if dialogue.stop_reason not in (StopReason.ENDED, StopReason.TURN_LIMIT):
+        if dialogue.stop_reason not in _FINE:
             errors.append(f"{dialogue.stop_reason}: {dialogue.error}")
     if len(errors) == plans:
         where = Where(str(cast.domain.folder / "domain.yaml"))

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from actors.conversation import Cast, Conversation
+from actors.cast import Cast
+from actors.conversation import Conversation
 from actors.prompts import render
+from actors.routed import RoutedConversation
 from actors.seat import Seat
 from actors.single_prompt import SinglePrompt
-from actors.speaking import Spoken, Utterer
+from actors.speaking import Utterer
+from actors.spoken import Spoken
 from specs.domain import Domain, Side, Speech
 from specs.engine import Answer, EngineInfo, Request
 from specs.errors import DuologueError
@@ -44,11 +47,12 @@ class _Silent:
         return 1.0
 
 
-class _Reenactment(Conversation):
+class _Reenacting(Conversation):
     """Plays the logged turns and renders what their speakers were shown."""
 
     def __init__(self, cast: Cast, dialogue: Dialogue) -> None:
         plan = make_plan(cast.domain, cast.source, dialogue.index)
+        plan = replace(plan, traits=dialogue.traits)
         super().__init__(cast, plan, dialogue.attempt, dialogue.turns)
         self._recorded = {turn.index: turn for turn in dialogue.turns}
         self.prompts: dict[int, str] = {}
@@ -66,6 +70,14 @@ class _Reenactment(Conversation):
             repair = tuple(turn.sampling.get("repair", ()))
             utterer.ask = replace(utterer.ask, repair=repair)
             self.prompts[turn.index] = _matching(utterer, turn)
+
+
+class _Reenactment(_Reenacting):
+    """A walk."""
+
+
+class _FreeReenactment(_Reenacting, RoutedConversation):
+    """Free talk; the manager's verdicts are in the record."""
 
 
 def _matching(utterer: Utterer, turn: Turn) -> str:
@@ -95,22 +107,29 @@ def _variants(utterer: Utterer) -> Iterator[str]:
 
 
 async def exact_prompts(
-    dialogue: Dialogue, domain: Domain, source: PlanSource, profiles: Mapping[Side, Profile]
+    dialogue: Dialogue,
+    domain: Domain,
+    source: PlanSource,
+    profiles: Mapping[Side, Profile],
+    structured: bool = True,
 ) -> dict[int, str]:
     """Return the prompts by turn, as far as the record can be played again.
 
     Args:
         domain: as it was when the dialogue was made (the run's own copy of it).
+        structured: whether the agent of free talk was told what comes next.
     """
     silent = _Silent()
     seats: dict[Side, Seat] = {
         side: Seat(silent, EngineInfo("", "messages", 0, 1), profile)
         for side, profile in profiles.items()
     }
-    cast = Cast(domain, source, dialogue.run, seats, silent, max_turns=len(dialogue.turns) + 2)
+    most = len(dialogue.turns) + 2
+    cast = Cast(domain, source, dialogue.run, seats, silent, max_turns=most, structured=structured)
     if dialogue.policy == "single_prompt":
         return await _whole(cast, dialogue)
-    reenactment = _Reenactment(cast, dialogue)
+    kind = _FreeReenactment if dialogue.policy == "routed" else _Reenactment
+    reenactment = kind(cast, dialogue)
     await reenactment.play()
     return reenactment.prompts
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.conversation import Cast, Progress, call_fields, make_record
+from actors.cast import Cast
 from actors.prompts import (
     MAX_TEXT,
     Prompt,
@@ -26,6 +26,7 @@ from actors.prompts import (
     sound,
     utterances,
 )
+from actors.recording import Progress, call_fields, make_record
 from actors.seat import request
 from actors.speaking import Stopped
 from specs.checks import run_checks

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from actors.manners import BRIEF, PLAIN, shortened
 from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
+from actors.spoken import Judged, Spoken
 from specs.checks import pending, result, run_checks, threshold, together
 from specs.domain import Reference, Side, Slot, Speech
 from specs.engine import Answer, Candidate, Failure, Sampling
@@ -22,12 +24,16 @@ from specs.records import CheckResult, StopReason
 from specs.scene import SceneError
 from specs.seeds import digest, seed, shuffled
 from specs.utterance import Utterance
+from specs.words import words
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation
 
 REFERENCES = 4
 """References that an utterance is compared with."""
+
+IN_ROLE = "in_role"
+"""The check that nobody speaks the other side's lines."""
 
 ANSWERS = 1
 """References that the reference engine is given; they come in a drawn order."""
@@ -39,29 +45,6 @@ class Stopped(DuologueError):
     def __init__(self, reason: StopReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """What was said: the words, the slots (agent: the reply), and the rest of the turn's record."""
-
-    text: str
-    slots: Mapping[str, Any]
-    record: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A candidate with its checks; `text` is what it says, or all of it when it did not parse."""
-
-    text: str
-    slots: Mapping[str, Any]
-    checks: tuple[CheckResult, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
 
 
 async def speak(conversation: Conversation, side: Side, speech: Speech) -> Spoken:
@@ -96,7 +79,10 @@ class Utterer:
         self._hold(self.settled)
         written: tuple[Slot, ...] = tuple(s for s in speech.slots.values() if s.value is None)
         assert speech.say is not None
+        self.manner = conversation.manner if side == "user" else PLAIN
         instruction = speech.say.render(scene.scope(), scene.draws("say"))
+        if self.manner.told:
+            instruction = f"{instruction.strip()} {self.manner.told}"
         self.ask = Ask(
             side=side,
             cards=conversation.cast.cards,
@@ -113,7 +99,8 @@ class Utterer:
         self._shown = ""  # the last prompt's digest
         self._fresh: list[tuple[str, Mapping[str, Any]]] = []
         self._stale: list[tuple[str, Mapping[str, Any]]] = []
-        self._order: Iterator[Reference] | None = None
+        self._order: Iterator[tuple[str, Mapping[str, Any]]] | None = None
+        self._most = BRIEF
         self._said_before: set[str] = set()
 
     def _hold(self, slots: Mapping[str, Any]) -> None:
@@ -200,9 +187,20 @@ class Utterer:
             check = CheckResult(f"form: {problem}"[:80], None, False)
             return Judged(sound(candidate.text.strip()), self.settled, (check,))
         slots = {**self.settled, **written} if written else self.settled
-        checks = self._checks(said, slots, candidate.finish_reason != "length")
+        finished = candidate.finish_reason != "length"
+        if self.manner.brief:
+            self.references()  # tells how few words a person needs
+            short = shortened(said, self._most)
+            finished, said = finished or short != said, short
+        checks = self._checks(said, slots, finished)
         judged = Judged(said, slots, together(checks))
-        return await self._similar(judged) if judged.passed else judged
+        if judged.passed:
+            judged = await self._similar(judged)
+        if judged.passed:
+            judged = replace(judged, text=self.manner.opened(judged.text))
+            more = await self.conversation.confirm(self.side, judged.text)
+            judged = replace(judged, checks=together([*judged.checks, *more])) if more else judged
+        return judged
 
     def _checks(self, said: str, slots: Mapping[str, Any], finished: bool) -> list[CheckResult]:
         scene = self.conversation.scene
@@ -219,6 +217,7 @@ class Utterer:
             common=self.conversation.cast.common,
         )
         results = run_checks(self.speech, utterance, scene.scope(), scene.draws("check"))
+        results += self.manner.checks(said, self._most)
         self._hold(self.settled)
         return results
 
@@ -246,24 +245,36 @@ class Utterer:
         cast, last = self.conversation.cast, self.conversation.turns[-1]
         if last.role == "agent":
             return cast.literals(cast.domain.states[last.state].speech)
-        return cast.literals(cast.domain.edges[last.edge].speech)
+        taken = last.edge >= 0  # free words may take none
+        return cast.literals(
+            cast.domain.edges[last.edge].speech if taken else cast.domain.user.speech
+        )
 
     # -- references
 
     def references(self, count: int = REFERENCES) -> list[tuple[str, Mapping[str, Any]]]:
         """Return some of the references with their slots: those that were not said yet, if any."""
         if self._order is None:
-            scene = self.conversation.scene
-            self._order = shuffled(self.speech.references, scene.plan.walk_id, scene.turn, "order")
+            self._order = self._in_order()
             turns = self.conversation.turns
             self._said_before = {turn.text for turn in turns if turn.role == self.side}
-        for reference in self._order if len(self._fresh) < count else ():
-            rendered = self._rendered(reference)
-            if rendered is not None:
-                (self._stale if rendered[0] in self._said_before else self._fresh).append(rendered)
+        for rendered in self._order if len(self._fresh) < count else ():
+            (self._stale if rendered[0] in self._said_before else self._fresh).append(rendered)
             if len(self._fresh) == count:
                 break
         return self._fresh[:count] or self._stale
+
+    def _in_order(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Return those that suit the document in a drawn order; the shortest first if so told."""
+        scene = self.conversation.scene
+        order = shuffled(self.speech.references, scene.plan.walk_id, scene.turn, "order")
+        suiting = (one for one in map(self._rendered, order) if one is not None)
+        if not self.manner.brief:
+            return suiting
+        shortest = sorted(suiting, key=lambda one: len(words(one[0])))
+        if shortest:
+            self._most = max(BRIEF, len(words(shortest[0][0])))
+        return iter(shortest)
 
     def _rendered(self, reference: Reference) -> tuple[str, Mapping[str, Any]] | None:
         scene = self.conversation.scene
@@ -292,6 +303,9 @@ class Utterer:
             )
         said, slots = references[0]
         checks = self._checks(said, slots, finished=True)
+        if IN_ROLE in self.failed:  # why the reference stands here; free talk counts them
+            checks.append(result(IN_ROLE, None, False))
+        said = self.manner.opened(said)
         self._hold(slots)
         record = {
             **self.last,

@@ -15,7 +15,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.conversation import Cast, Conversation
+from actors.cast import Cast
+from actors.policies import CONVERSATIONS
 from actors.single_prompt import SinglePrompt
 from specs.errors import DuologueError, EngineError, Superseded, Unavailable
 from specs.lease import Lease
@@ -246,7 +247,8 @@ class Walker:
             self._count(turn)
             await self._sinks.turn(lease.index, plan.walk_id, lease.epoch, turn)
 
-        return await Conversation(self._cast, plan, lease.attempt, logged, on_turn).play()
+        conversation = CONVERSATIONS[self._cast.source.policy]
+        return await conversation(self._cast, plan, lease.attempt, logged, on_turn).play()
 
     def _count(self, turn: Turn) -> None:
         self.stats.turns += 1

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.caller import ToolCaller
-from actors.conversation import Cast
+from actors.cast import Cast
 from actors.engines.client import ClientLimits, EngineClient
 from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.ledger_client import RayLedger
+from actors.manager import make_manager
 from actors.preflight import PromptNeed, check_windows, measure_prompts
 from actors.retrieval.remote import RetrieverClient
 from actors.retrieval.store import Corpus
@@ -28,7 +29,7 @@ from actors.walker import Walker, WalkerStats
 from specs.domain import Domain, Side
 from specs.engine import EngineInfo
 from specs.plan import PlanSource
-from specs.run_file import RunFile
+from specs.run_file import MANAGED, RunFile
 from specs.seeds import seed
 
 SIDES: tuple[Side, Side] = ("user", "agent")
@@ -105,25 +106,36 @@ class WalkerActor:
             self._walker.stop()
 
     async def _cast(self) -> Cast:
-        seats: dict[Side, Seat] = {side: await self._seat(side) for side in SIDES}
+        seats: dict[Side, Seat] = {
+            side: await self._seat(getattr(self._run.roles, side)) for side in SIDES
+        }
         retriever = RetrieverClient(self._retriever(), Corpus.of(self._domain.documents))
+        policy = self._run.policy
         return Cast(
             domain=self._domain,
             source=self._source,
             run=self._run.run.name,
             seats=seats,
             caller=ToolCaller(self._domain, retriever),
-            max_turns=self._run.policy.max_turns or self._domain.max_turns,
+            max_turns=policy.max_turns or self._domain.max_turns,
             node=_node(),
+            manager=make_manager(policy, retriever.embed, await self._manager_seat())
+            if policy.kind in MANAGED
+            else None,
+            structured=policy.workflow == "structured",
+            patience=policy.patience,
         )
+
+    async def _manager_seat(self) -> Seat | None:
+        name = self._run.roles.manager
+        return await self._seat(name) if self._run.policy.manager == "model" and name else None
 
     def _retriever(self) -> Any:
         # Each walker asks one retriever; the walkers' names spread them.
         retrievers = self._parts.retrievers
         return retrievers[seed(self._name) % len(retrievers)]
 
-    async def _seat(self, side: Side) -> Seat:
-        name = getattr(self._run.roles, side)
+    async def _seat(self, name: str) -> Seat:
         engine = self._run.engines[name]
         info = self._infos[name]
         if name not in self._clients:

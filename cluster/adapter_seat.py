@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from specs.ahead import THEN, behind, open_ahead, take_both
 from specs.domain import Domain, Edge, Slot
 from specs.errors import DuologueError, EngineError, Unavailable
 from specs.plan import Plan
@@ -120,17 +121,35 @@ class AdapterDialogue:
         understood = read_understanding(line)
         if understood is None:
             raise _Lost("that is no understanding: the agent did not make out what you want")
+        if understood.intent == UNNAMED and UNNAMED not in self.possible():
+            await self._come_back(text, line, said)
+            return
         self.scene = _about(self._domain, self.scene, understood)
         edge = self._edge(understood)
         slots = self._slots(edge, understood, said)
         scene = self.scene
         scene.slots, scene.heard = slots, text
         scene.turn += 1
-        await self._answer(scene.take(edge, slots), understood, [line], said)
+        then = self._then(edge, understood)
+        await self._answer(take_both(scene, edge, then), understood, [line], said)
+
+    async def _come_back(self, text: str, line: str, said: Said) -> None:
+        """Let the adapter answer what fits nothing, where the conversation is."""
+        scene = self.scene
+        if not self._domain.agent.speech.references and not self._domain.facts:
+            raise _Lost(f"from {scene.node} no edge with the intent {UNNAMED!r}")
+        scene.heard = text
+        scene.turn += 1
+        scene.come_back()
+        said.answer = await self._write(self.messages, f"{line}\n", "answer")
+        said.wordless = not said.answer
+        self.messages.append(ChatMessage("assistant", f"{line}\n{said.answer}"))
+        scene.heard = said.answer
+        scene.turn += 1
 
     def possible(self) -> list[str]:
         """Return the intents that lead on from here."""
-        return list(dict.fromkeys(edge.intent or UNNAMED for edge in self.scene.open_edges()))
+        return list(dict.fromkeys(edge.intent or UNNAMED for edge in self.scene.routable_edges()))
 
     def _edge(self, understood: Understanding) -> Edge:
         """Return the open edge with that intent whose slots are most like those written.
@@ -138,11 +157,18 @@ class AdapterDialogue:
         An intent may stand on several edges (a question about an ingredient, about the time), which
         differ in their slots; of equals the one that is drawn most often.
         """
-        edges = [e for e in self.scene.open_edges() if (e.intent or UNNAMED) == understood.intent]
+        routable = self.scene.routable_edges()
+        edges = [edge for edge in routable if (edge.intent or UNNAMED) == understood.intent]
         if not edges:
             raise _Lost(f"from {self.scene.node} no edge with the intent {understood.intent!r}")
         written = set(understood.slots)
         return min(edges, key=lambda edge: (len(written ^ set(edge.speech.slots)), -edge.weight))
+
+    def _then(self, edge: Edge, understood: Understanding) -> Edge | None:
+        """Return the edge that was said as well, if the adapter has heard one."""
+        wanted = understood.slots.get(THEN)
+        edges = open_ahead(behind(self.scene, edge)) if wanted is not None else []
+        return next((one for one in edges if (one.intent or UNNAMED) == wanted), None)
 
     def _slots(self, edge: Edge, understood: Understanding, said: Said) -> dict[str, Any]:
         """Return the slots as written; settled ones that are missing are worked out."""

@@ -94,11 +94,83 @@ def domain_show(
 @click.option("-n", "--dialogues", default=1, show_default=True)
 @click.option("--first", default=0, show_default=True, help="Index of the first dialogue.")
 @click.option("--seed", default=0, show_default=True)
-def domain_rehearse(path: str, corpus: Path | None, dialogues: int, first: int, seed: int) -> None:
+@click.option(
+    "--policy",
+    type=click.Choice(["walk", "routed", "hybrid"]),
+    default="walk",
+    show_default=True,
+    help="What draws the user's intents, or finds them in free talk.",
+)
+@click.option(
+    "--manager",
+    type=click.Choice(["rouge", "embedding"]),
+    default="rouge",
+    show_default=True,
+    help="What free replies are compared with references by (embedding: of their words, no model).",
+)
+@click.option(
+    "--trait",
+    "traits",
+    multiple=True,
+    metavar="NAME[=SHARE]",
+    help="Users who are so (terse, vague, impatient, gives_up, changes_mind); may come again.",
+)
+def domain_rehearse(
+    path: str,
+    corpus: Path | None,
+    dialogues: int,
+    first: int,
+    seed: int,
+    policy: str,
+    manager: str,
+    traits: tuple[str, ...],
+) -> None:
     """Play dialogues with the domain's own references, without a model, and print them."""
     from cluster.domain_commands import rehearse
 
-    rehearse(path, corpus, dialogues, first, seed)
+    rehearse(path, corpus, dialogues, first, seed, policy, manager, traits)
+
+
+@domain.group("import")
+def domain_import() -> None:
+    """Make domains of what others have written."""
+
+
+@domain_import.command("star")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--mapping",
+    "mappings",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="What the task files do not say, one file a task (repeatable; seven are shipped).",
+)
+@click.option(
+    "--dialogues",
+    type=click.Path(path_type=Path),
+    help="People's dialogues, JSON lines or .gz; else the file that lies beside the task files.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a domain a task in here.",
+)
+@click.option(
+    "--curated",
+    type=click.Path(path_type=Path),
+    help="Write the dialogues themselves as a run of this name, to be trained on.",
+)
+def domain_import_star(
+    paths: Sequence[Path],
+    mappings: Sequence[Path],
+    dialogues: Path | None,
+    out: Path | None,
+    curated: Path | None,
+) -> None:
+    """Import STAR's task files at PATHS (files, or folders of them) and name every guess."""
+    from cluster.star_command import import_star
+
+    import_star(paths, mappings, dialogues, out, curated)
 
 
 # -- runs
@@ -124,6 +196,41 @@ def curate(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
     from specs.run_file import load
 
     command(load(run_file, settings), fresh)
+
+
+@cli.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="runs/calibration",
+    show_default=True,
+    help="Folder for the figures (JSON) and the plot (PNG).",
+)
+@click.option("--embedding", default="minilm", show_default=True, help="As in a run file.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=click.FloatRange(0, 1, min_open=True),
+    multiple=True,
+    default=(0.33,),
+    show_default=True,
+    help="Say what this one is worth, beside the best (repeatable).",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the halves and the intervals.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(min=100))
+def calibrate(
+    data: Path, out: Path, embedding: str, thresholds: Sequence[float], seed: int, resamples: int
+) -> None:
+    """Find the likeness from which on a reference names what was said, on labelled dialogues.
+
+    DATA is a JSONL file with `dialogue`, `text`, `label` and `references` on each line, or the
+    folder of the STAR data set, or that of a run, whose own agent turns are labelled by their
+    states.
+    """
+    from cluster.calibrate import command
+
+    command(data, out, embedding, thresholds, seed, resamples)
 
 
 @cli.command()

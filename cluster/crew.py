@@ -129,7 +129,7 @@ class Crew:
         self._make_walkers()
 
     def _make_engines(self) -> None:
-        used = dict.fromkeys((self.run.roles.user, self.run.roles.agent))
+        used = self.run.speaking_engines
         engines = {name: self.run.engines[name] for name in used}
         check_gpus(engines, self.run.cluster.address, self.say)
         cores = self._cores_each(list(used))

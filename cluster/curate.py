@@ -20,7 +20,7 @@ from specs.errors import DuologueError, Finding, InputError
 from specs.parts import Folder
 from specs.records import Dialogue
 from specs.replay import ReplayError, source_of
-from specs.run_file import CurateSection, Filter, RunFile
+from specs.run_file import CurateSection, RunFile
 from trainer.agent_format import ChatMessage
 from trainer.consistency import follow, inconsistencies
 from trainer.curated import Curated, Task, existing, state
@@ -29,6 +29,7 @@ from trainer.curation import setting_findings
 from trainer.diversity import CorpusMeasures
 from trainer.duplicates import NearDuplicates
 from trainer.examples import agent_card, replayed_messages
+from trainer.likeness import SubgoalGauge
 from trainer.measured import Instruments
 from trainer.measures import NAMES, measure
 from trainer.measuring import Examined, Gauges, measure_part
@@ -41,7 +42,7 @@ SMALL_BYTES = 4 * 1024 * 1024
 """Parts that together are no larger are measured here: a process takes seconds to start."""
 
 
-def gauges(domain: Domain, run_seed: int) -> Gauges:
+def gauges(domain: Domain, run_seed: int, subgoals: SubgoalGauge) -> Gauges:
     """Return what is asked of each dialogue of a domain."""
 
     def examine(dialogue: Dialogue) -> Examined:
@@ -53,7 +54,7 @@ def gauges(domain: Domain, run_seed: int) -> Gauges:
                 raise ReplayError(followed.lost)
             return replayed_messages(dialogue, domain, followed.turns)
 
-        return Examined(found, measure(followed, found).columns(), messages)
+        return Examined(found, measure(followed, found, subgoals).columns(), messages)
 
     return Gauges(NAMES, examine)
 
@@ -93,16 +94,17 @@ def curate(run: RunFile, fresh: bool, say: Callable[[str], None]) -> Curated:
             folder.check()
             say(text)
 
+        embed = _embed(_embedding(run))
         with rater(run) as rate:
             tools = Instruments(
-                gauges(domain, made.run.run.seed),
+                gauges(domain, made.run.run.seed, SubgoalGauge(run.curate.subgoals, embed)),
                 CorpusMeasures,
                 lambda rule: NearDuplicates(words=rule.words, cosine=rule.cosine),
                 agent_card(domain),
-                _embed(_embedding(run)),
+                embed,
                 rate,
             )
-            return curate_round(task, tools, told, _beside(task, made))
+            return curate_round(task, tools, told, _beside(task, made, _embedding(run)))
 
 
 def _embedding(run: RunFile) -> str:
@@ -149,7 +151,8 @@ class _Work:
     quality: Folder
     place: DomainPlace
     run_seed: int
-    rules: tuple[Filter, ...]
+    section: CurateSection
+    embedding: str
 
 
 _working: list[tuple[_Work, Gauges]] = []
@@ -157,21 +160,25 @@ _working: list[tuple[_Work, Gauges]] = []
 
 
 def _begin(work: _Work) -> None:
-    _working[:] = [(work, gauges(work.place.open(), work.run_seed))]
+    subgoals = SubgoalGauge(work.section.subgoals, _embed(work.embedding))
+    _working[:] = [(work, gauges(work.place.open(), work.run_seed, subgoals))]
 
 
 def _measure_one(part: str) -> int:
     work, asked = _working[0]
-    return measure_part(work.dialogues, part, work.quality, asked, work.rules)
+    return measure_part(work.dialogues, part, work.quality, asked, work.section.filters)
 
 
-def _beside(task: Task, made: Made) -> Callable[[Sequence[str]], Iterator[int]] | None:
+def _beside(
+    task: Task, made: Made, embedding: str
+) -> Callable[[Sequence[str]], Iterator[int]] | None:
     """Return what measures parts in several processes, where that is worth their start."""
     parts = state(task)[1]
     processes = min(len(os.sched_getaffinity(0)), len(parts), PROCESSES)
     if processes < 2 or sum(part["bytes"] for part in parts) < SMALL_BYTES:
         return None
-    work = _Work(task.dialogues, task.quality, made.place, made.run.run.seed, task.section.filters)
+    seed = made.run.run.seed
+    work = _Work(task.dialogues, task.quality, made.place, seed, task.section, embedding)
 
     def measure_all(names: Sequence[str]) -> Iterator[int]:
         with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (work,)) as pool:
@@ -198,7 +205,14 @@ def command(run: RunFile, fresh: bool) -> None:
         click.echo(line)
 
 
-SHOWN = ("reference_share", "subgoals_relative", "groundedness", "inconsistencies", "turns")
+SHOWN = (
+    "reference_share",
+    "subgoals_relative",
+    "subgoals_said_relative",
+    "groundedness",
+    "inconsistencies",
+    "turns",
+)
 """Measures that the frontier's table shows; `summary.json` has all."""
 
 
@@ -217,6 +231,7 @@ def lines(summary: Mapping[str, Any], section: CurateSection) -> Iterator[str]:
     )
     for kind, count in sorted(before.items(), key=lambda item: -item[1]):
         yield f"{count:>8} {after.get(kind, 0):>6}  {kind}"
+    yield from _success(summary.get("success", {}))
     yield ""
     shown = [name for name in SHOWN if name in summary["measures"]["before"]]
     width = max(len(row["name"]) for row in summary["frontier"])
@@ -226,6 +241,15 @@ def lines(summary: Mapping[str, Any], section: CurateSection) -> Iterator[str]:
         yield f"{row['name']:<{width}}  {row['kept']:>6} {row['share']:>6.0%}  " + "  ".join(means)
     if section.kept is not None and summary["kept"] < section.kept:
         yield f"\n{section.kept} were to be kept (curate.kept); `duologue run` plays on for them"
+
+
+def _success(success: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
+    words = {"walked": "by the walk", "said": "in the agent's own words"}
+    for way, of in success.items():
+        if of is not None:
+            interval = f"{of['share']:.2f} [{of['low']:.2f}, {of['high']:.2f}]"
+            counts = f"{of['halfway']} of {of['dialogues']}"
+            yield f"half of the subgoals reached {words[way]}: {interval}, {counts} dialogues"
 
 
 def _figure(value: float | None) -> str:

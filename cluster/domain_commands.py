@@ -13,8 +13,11 @@ from cluster import rehearsal, spoken_sample, walk_sample
 from cluster.show import plain
 from cluster.walk_sample import Sample, Visits
 from specs.domain import Domain
-from specs.errors import Finding, InputError, Where
+from specs.errors import Finding, InputError, Where, nearest
 from specs.loader import load_domain, open_domain
+from specs.routing import routing_findings
+from specs.run_file import PolicySection
+from specs.traits import TRAITS, Shares, contradictions, trait_findings
 
 TEMPLATE = Path(specs.__file__).parent / "template"
 
@@ -87,8 +90,24 @@ def show(
         _write(mermaid, written(domain))
 
 
-def rehearse(path: str, corpus: Path | None, dialogues: int, first: int, seed: int) -> None:
-    """Play dialogues without a model, and print them."""
+def rehearse(
+    path: str,
+    corpus: Path | None,
+    dialogues: int,
+    first: int,
+    seed: int,
+    policy: str = "walk",
+    manager: str = "rouge",
+    traits: Sequence[str] = (),
+) -> None:
+    """Play dialogues without a model, and print them.
+
+    Args:
+        traits: `name=share` each, of the users who are so.
+
+    Raises:
+        InputError: when the policy, a trait or its share cannot be had in this domain.
+    """
     from rich.console import Console
 
     from cluster.show import print_dialogue
@@ -98,10 +117,39 @@ def rehearse(path: str, corpus: Path | None, dialogues: int, first: int, seed: i
     domain = open_domain(path, corpus)
     console = Console(highlight=False)
     names = {"user": domain.user.name, "agent": domain.agent.name}
-    for place, dialogue in enumerate(rehearsal.rehearse(domain, dialogues, first, seed)):
+    steered = PolicySection.model_validate({"kind": policy, "manager": manager})
+    if wrong := routing_findings(domain, policy):
+        raise InputError(wrong)
+    shares = _shares(domain, traits)
+    played = rehearsal.rehearse(domain, dialogues, first, seed, steered, shares)
+    for place, dialogue in enumerate(played):
         if place:
             console.print()
         print_dialogue(console, dialogue, names=names)
+
+
+def _shares(domain: Domain, given: Sequence[str]) -> Shares:
+    shares: dict[str, float] = {}
+    found: list[Finding] = []
+    for text in given:
+        name, _, value = text.partition("=")
+        where = Where(f"--trait {text}")
+        if name not in TRAITS:
+            message = f"there is no trait {name!r}{nearest(name, TRAITS)}"
+            found.append(Finding(where, message, f"traits: {', '.join(TRAITS)}"))
+            continue
+        try:
+            shares[name] = float(value or 1)
+        except ValueError:
+            shares[name] = -1.0
+        if not 0 <= shares[name] <= 1:
+            found.append(Finding(where, "wants a share from 0 to 1, such as terse=0.2"))
+    if not found:
+        found = [Finding(Where("--trait"), message) for message in contradictions(shares)]
+    found += trait_findings(domain, tuple(shares.items()))
+    if found:
+        raise InputError(found)
+    return tuple(shares.items())
 
 
 # -- what is printed

@@ -17,7 +17,7 @@ from specs.records import dump_json
 from specs.run_file import EngineSection, EvaluateSection, RunFile
 from specs.seeds import digest
 from trainer.adapter import MANIFEST, check_adapter, load_manifest
-from trainer.agent_format import pieces, read_understanding
+from trainer.agent_format import learned, read_understanding
 from trainer.chat_file import ChatFile, file_digest, twice
 from trainer.evaluation import ChatDialogue, chosen
 from trainer.scoring import Card
@@ -353,7 +353,7 @@ def _train_split(run: RunFolder) -> ChatFile | None:
 def _intents(dialogue: ChatDialogue) -> list[str]:
     heard = [
         read_understanding(piece.text)
-        for piece in pieces(dialogue.messages)
+        for piece in learned(dialogue.messages)
         if piece.kind == "understanding"
     ]
     return [one.intent for one in heard if one is not None]

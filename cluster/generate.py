@@ -21,7 +21,9 @@ from specs.loader import open_domain
 from specs.parts import Folder, part_names, read_batches, read_dialogues
 from specs.plan import PlanSource, walk_id_of
 from specs.records import dialogue_schema
+from specs.routing import routing_findings
 from specs.run_file import RunFile
+from specs.traits import trait_findings
 
 if TYPE_CHECKING:
     from cluster.crew import Crew
@@ -37,7 +39,11 @@ def generate(run: RunFile, fresh: bool) -> None:
         InputError: for a domain, a folder or a setting that cannot be used.
         DuologueError: when the run failed; what was durable stays.
     """
+    from cluster.curate import unfit
+
     reporter = Reporter()
+    if wrong := unfit(run):  # said before hours of playing, not behind them
+        raise InputError(wrong)
     domain = open_run_domain(run)
     folder = RunFolder(run.run.out, run.run.name)
     _sigterm_as_interrupt()
@@ -57,15 +63,25 @@ def generate(run: RunFile, fresh: bool) -> None:
 
 
 def open_run_domain(run: RunFile) -> Domain:
-    """Return the domain of a run, with its own documents or those that the run gives."""
+    """Return the domain of a run, with its own documents or those that the run gives.
+
+    Raises:
+        InputError: when the domain cannot be used, or not as the run asks for it (policy, traits).
+    """
     corpus = Path(run.domain.corpus) if run.domain.corpus else None
     personas = Path(run.domain.personas) if run.domain.personas else None
-    return open_domain(run.domain.path, corpus, personas)
+    domain = open_domain(run.domain.path, corpus, personas)
+    wrong = trait_findings(domain, run.users.traits.asked)
+    wrong += routing_findings(domain, run.policy.kind)
+    if wrong:
+        raise InputError(wrong)
+    return domain
 
 
 def source_of(run: RunFile) -> PlanSource:
     """Return what all plans of a run's first round have in common."""
-    return PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0)
+    asked = run.users.traits.asked
+    return PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0, asked)
 
 
 def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[str]:

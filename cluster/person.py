@@ -19,7 +19,8 @@ from typing import Any
 import click
 
 from actors.conversation import Conversation
-from actors.speaking import Spoken, Utterer
+from actors.speaking import Utterer
+from actors.spoken import Spoken
 from cluster.show import plain
 from specs.domain import Edge, Side, Slot, Speech
 from specs.errors import DuologueError

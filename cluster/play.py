@@ -16,7 +16,8 @@ import click
 
 import specs
 from actors.caller import ToolCaller
-from actors.conversation import Cast, Conversation
+from actors.cast import Cast
+from actors.conversation import Conversation
 from actors.engines.models import load_tokenizer
 from actors.prompts import Prompt
 from actors.retrieval.retriever import LocalRetriever

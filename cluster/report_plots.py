@@ -70,6 +70,16 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
+def _panels(count: int, across: int, each: float, more: float = 0) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels, so many in a row, `each` inches high; `more` is for a legend."""
+    down = math.ceil(count / across)
+    figure = _figure(10, each * down + more)
+    panels = figure.subplots(down, across, squeeze=False).flatten().tolist()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
+
+
 def _plot(figure: Figure, name: str, caption: str, alt: str, wide: bool = False) -> Plot:
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", facecolor="white", metadata={"Date": None})
@@ -166,27 +176,19 @@ def frontier(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> Plot
         rows: with `name`, `share` and `means`.
     """
     with settings():
-        across = 3
-        down = math.ceil(len(measures) / across)
-        figure = _figure(10, 0.6 + 2.5 * down + 0.2 * len(rows))
-        panels = figure.subplots(down, across, squeeze=False).flatten().tolist()
-        for axes in panels[len(measures) :]:
-            axes.remove()
-        for axes, measure in zip(panels, measures, strict=False):
+        figure, panels = _panels(len(measures), 3, 2.5, 0.6 + 0.2 * len(rows))
+        for axes, measure in zip(panels, measures, strict=True):
             for number, row in enumerate(rows):
                 value = row["means"].get(measure)
                 if value is not None:
                     axes.plot(100 * row["share"], value, **_hollow(number, len(rows)))
             axes.set(title=measure.replace("_", " "), xlabel="% kept", xlim=(-4, 104))
             axes.grid(alpha=0.3)
-        handles = [
-            _handle(place, len(rows), short(row["name"], 60)) for place, row in enumerate(rows)
-        ]
-        figure.legend(handles=handles, loc="outside lower left", frameon=False)
+        handles = (_handle(n, len(rows), short(row["name"], 60)) for n, row in enumerate(rows))
+        figure.legend(handles=list(handles), loc="outside lower left", frameon=False)
         alt = (
             "Scatter plots: for each filter, the share of dialogues kept against the mean of "
-            + ", ".join(measures)
-            + ". The table below has the numbers."
+            f"{', '.join(measures)}. The table below has the numbers."
         )
         caption = "What each filter keeps, and the means over what it keeps."
         return _plot(figure, "frontier", caption, alt)
@@ -215,8 +217,8 @@ def diversity(
 ) -> Plot:
     """Return the corpus measures before and after curation, each on its own scale."""
     with settings():
-        figure = _figure(10, 2.4)
-        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        figure, panels = _panels(len(names), 6, 2.4)
+        for axes, name in zip(panels, names, strict=True):
             values = [before.get(name), after.get(name)]
             bars = axes.bar((0, 1), [value or 0 for value in values], color=(_GREY, COLOURS[0]))
             axes.bar_label(bars, [number(value) for value in values], padding=2, fontsize=8)

@@ -25,7 +25,7 @@ from cluster.report_plots import (
     points,
 )
 from cluster.show import plain
-from cluster.summary import Share
+from cluster.summary import Share, Summary
 from specs.domain import Domain
 from specs.errors import DuologueError
 from trainer.diversity import COLUMNS
@@ -48,6 +48,7 @@ KINDS = {
 FRONTIER = (
     "groundedness",
     "subgoals_relative",
+    "subgoals_said_relative",
     "reference_share",
     "distinct_2",
     "repetition",
@@ -193,6 +194,8 @@ def covered(played: Played) -> Section:
         Table("Who worded the turns", ["source", "turns"], sources),
         Table("Models that spoke", ["model", "turns"], models),
     ]
+    if summary.traits:
+        tables.append(_traits(summary))
     if failed:
         caption = "Checks that the shown utterance failed"
         tables.append(Table(caption, ["check", "turns"], failed, folded=True))
@@ -200,6 +203,20 @@ def covered(played: Played) -> Section:
         "coverage", "Coverage", text, plots=[coverage(summary.intents, summary.states)],
         tables=[one for one in tables if one.rows],
     )  # fmt: skip
+
+
+def _traits(summary: Summary) -> Table:
+    rows = [
+        [
+            plain(name), f"{one.planned:,}", _percent(one.planned, summary.dialogues),
+            f"{one.dialogues:,}", _percent(one.dialogues, summary.dialogues),
+            f"{one.turns:,}", f"{one.told:,}",
+        ]
+        for name, one in sorted(summary.traits.items())
+    ]  # fmt: skip
+    head = ["trait", "planned", "share", "acted", "share", "turns acted on", "turns told"]
+    note = "A trait acted on a turn where the check of its name passed."
+    return Table("What the users are like: dialogues with each trait", head, rows, note)
 
 
 def _shares(caption: str, name: str, table: Mapping[str, Share]) -> Table:
@@ -252,6 +269,7 @@ def filters(material: Material) -> Section:
         "what it keeps. Quality is measured on the model's own turns; reference_share stands "
         "beside it."
     )
+    succeeded = _succeeded(material.curated.get("success") or {})
     brief = Table(
         "What each filter keeps", ["filter", "kept", "share", *map(_title, shown)],
         [_kept_row(row, shown) for row in rows],
@@ -263,7 +281,22 @@ def filters(material: Material) -> Section:
         folded=True,
     )  # fmt: skip
     plots = [frontier(rows, shown)] if shown else []
-    return Section("frontier", title, text, plots=plots, tables=[brief, all_])
+    return Section("frontier", title, text, plots=plots, tables=[brief, *succeeded, all_])
+
+
+def _succeeded(success: Mapping[str, Mapping[str, Any] | None]) -> list[Table]:
+    """Return the table of how many dialogues reached half of their subgoals, where any has some."""
+    ways = {"walked": "entered by the walk", "said": "said in the agent's own words"}
+    rows = [
+        [
+            ways.get(way, plain(way)), f"{of['halfway']} of {of['dialogues']}",
+            f"{of['share']:.2f} [{of['low']:.2f}, {of['high']:.2f}]", number(of["mean"]),
+        ]
+        for way, of in success.items()
+        if of is not None
+    ]  # fmt: skip
+    head = ["subgoals", "dialogues at half or more", "share", "mean share of subgoals"]
+    return [Table("Partial success, before any filter", head, rows)] if rows else []
 
 
 def _kept_row(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -284,8 +317,9 @@ def variety(material: Material) -> Section:
     names = [name for name in COLUMNS if name != "dialogues" and name in {**before, **after}]
     rows = [[_title(name), number(before.get(name)), number(after.get(name))] for name in names]
     text = (
-        "Over the model's own words. A higher distinct-n and dispersion mean more variety; a "
-        "higher compression ratio, long repetition and self-BLEU mean less."
+        "Over the model's own words. More unique words and a higher distinct-n, ROUGE diversity "
+        "and dispersion mean more variety; a higher compression ratio, long repetition and "
+        "self-BLEU mean less."
     )
     there = [name for name in names if before.get(name) is not None or after.get(name) is not None]
     if not there:

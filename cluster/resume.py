@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from specs.errors import Finding, InputError, Where
+from specs.traits import TRAITS
 
 ENGINE_PLACEMENT = frozenset(
     {
@@ -41,7 +42,8 @@ class _Engine(BaseModel):
 class _RunFile(BaseModel):
     run: Section = Field(default_factory=dict)
     policy: Section = Field(default_factory=dict)
-    roles: dict[str, str] = Field(default_factory=dict)
+    users: dict[str, dict[str, float]] = Field(default_factory=dict)
+    roles: dict[str, str | None] = Field(default_factory=dict)
     engines: dict[str, _Engine] = Field(default_factory=dict)
     retrieval: Section = Field(default_factory=dict)
 
@@ -99,9 +101,12 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     if "seed" in run_file.get("run", {}):
         said["run.seed"] = run_file["run"]["seed"]
     said.update(_leaves("policy", run_file.get("policy", {})))
+    # A run from before there were traits was made without them, which is a share of 0.
+    shares = run_file.get("users", {}).get("traits", {})
+    said.update((f"users.traits.{name}", shares.get(name, 0.0)) for name in TRAITS)
     roles = run_file.get("roles", {})
     said.update(_leaves("roles", roles))
-    for name in dict.fromkeys(roles.values()):
+    for name in dict.fromkeys(one for one in roles.values() if one):
         said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
     retrieval = run_file.get("retrieval", {})
     said.update(_leaves("retrieval", {k: retrieval[k] for k in retrieval if k not in _SERVER}))

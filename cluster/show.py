@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.records import Dialogue, Turn, dialogue_from_row, dialogue_schema, dump_json
+from specs.traits import acted, told
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -85,6 +86,7 @@ class DialogueView:
             ("domain", f"{dialogue.domain}, policy {dialogue.policy}"),
             ("persona", dialogue.persona),
             ("goal", dialogue.goal),
+            ("traits", "; ".join(_traits(dialogue))),
             ("documents", "; ".join(titles.get(id_, id_) for id_ in dialogue.doc_ids)),
             ("stopped", stop),
             ("length", length),
@@ -183,6 +185,12 @@ def _titles(dialogue: Dialogue) -> dict[str, str]:
     return titles
 
 
+def _traits(dialogue: Dialogue) -> Iterator[str]:
+    for name, turns in acted(dialogue).items():
+        where = f"acted on turns {', '.join(map(str, turns))}" if turns else "did not act"
+        yield f"{name} ({where})"
+
+
 def _notes(turn: Turn, titles: Mapping[str, str]) -> Iterator[str]:
     """Yield what stands beneath a turn's words."""
     if turn.slots:
@@ -198,12 +206,14 @@ def _notes(turn: Turn, titles: Mapping[str, str]) -> Iterator[str]:
     if turn.reply:
         yield "reply: " + _pairs(turn.reply)
     if turn.routing is not None:
-        yield "routed: " + _short(turn.routing)
+        yield _routed(turn.routing)
     if turn.source != "model":
         yield {
             "reference": "reference: a person's words stand in",
             "repair": "repair: said again after failed checks",
         }.get(turn.source, turn.source)
+    if traits := [name for name, passed in told(turn) if passed]:
+        yield "acted: " + ", ".join(traits)
     failed = [check for check in turn.checks if not check.passed]
     if failed:
         measured = (c.name if c.value is None else f"{c.name} ({c.value:.3g})" for c in failed)
@@ -222,6 +232,16 @@ def _results(turn: Turn, titles: Mapping[str, str]) -> Iterator[str]:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={_short(value)}" for name, value in values.items())
+
+
+def _routed(routing: Mapping[str, Any]) -> str:
+    """Return how the dialogue found its way at a turn, in words where they are known."""
+    if "manager" not in routing:
+        return "routed: " + _short(routing)
+    told = f"the {routing['manager']} manager: "
+    like, score = routing.get("like"), routing.get("score")
+    told += f"like {_short(like)}" if like else "what it names" if score is None else "like none"
+    return told if score is None else f"{told} ({score:.2f})"
 
 
 def _short(value: Any) -> str:
@@ -358,7 +378,8 @@ def _exact_prompts(run: RunFolder, dialogue: Dialogue) -> dict[int, str]:
     profiles = {side: made.run.engines[name].profile for side, name in roles.items()}
     try:
         domain = made.place.open()
-        return asyncio.run(exact_prompts(dialogue, domain, source, profiles))
+        structured = made.run.policy.workflow == "structured"
+        return asyncio.run(exact_prompts(dialogue, domain, source, profiles, structured))
     except DuologueError as error:
         click.echo(f"warning: the exact prompts cannot be rendered again: {error}", err=True)
         return {}

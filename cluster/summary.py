@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from specs.records import Dialogue
+from specs.records import Dialogue, Turn
+from specs.traits import acted, told
 
 OWN = ("model", "repair")
 """Sources that count as the model's own words."""
@@ -26,6 +27,16 @@ class Share:
 
 
 @dataclass(slots=True)
+class TraitCount:
+    """How many dialogues and turns one trait was planned and told for, and in how many it acted."""
+
+    planned: int = 0
+    dialogues: int = 0
+    told: int = 0
+    turns: int = 0
+
+
+@dataclass(slots=True)
 class Summary:
     """The figures of a set of dialogues."""
 
@@ -35,6 +46,7 @@ class Summary:
     stops: Counter[str] = field(default_factory=Counter)
     intents: dict[str, Share] = field(default_factory=dict)
     states: dict[str, Share] = field(default_factory=dict)
+    traits: dict[str, TraitCount] = field(default_factory=dict)
     failed_checks: Counter[str] = field(default_factory=Counter)
     completion_tokens: int = 0
     prompt_tokens: int = 0
@@ -50,16 +62,26 @@ class Summary:
         self.dialogues += 1
         self.turns += len(dialogue.turns)
         self.stops[dialogue.stop_reason.value] += 1
+        for name, turns in acted(dialogue).items():
+            count = self.traits.setdefault(name, TraitCount())
+            count.planned += 1
+            count.dialogues += bool(turns)
+            count.turns += len(turns)
+            count.told += sum(name == one for turn in dialogue.turns for one, _ in told(turn))
         for turn in dialogue.turns:
             own = turn.source in OWN
             table = self.intents if turn.role == "user" else self.states
-            name = (turn.intent or "(unnamed)") if turn.role == "user" else turn.state
+            name = _intent(turn) if turn.role == "user" else turn.state
             for share in (self.own, table.setdefault(name, Share())):
                 share.turns += 1
                 share.own += own
             self.completion_tokens += turn.completion_tokens
             self.prompt_tokens += turn.prompt_tokens
             self.cached_tokens += turn.cached_tokens
+
+
+def _intent(turn: Turn) -> str:
+    return turn.intent or ("(unnamed)" if turn.edge >= 0 else "(no edge)")
 
 
 def summarize(dialogues: Iterable[Dialogue]) -> Summary:
@@ -80,6 +102,12 @@ def lines(summary: Summary, by_name: bool = True) -> list[str]:
         f"{summary.turns / summary.dialogues:.1f} a dialogue",
         f"the model's own words: {summary.own.share:.1%} of turns; the rest are references",
     ]
+    for name, count in summary.traits.items():
+        planned, shown = (n / summary.dialogues for n in (count.planned, count.dialogues))
+        out.append(
+            f"trait {name}: planned in {planned:.1%} of dialogues, acted in {shown:.1%}; "
+            f"on {count.turns} of {count.told} turns"
+        )
     if summary.prompt_tokens:
         out.append(
             f"tokens: {summary.completion_tokens} written, {summary.prompt_tokens} read "

@@ -244,8 +244,7 @@ def resources(run: RunFile) -> Resources:
     import ray
 
     found = cluster_resources(ray.nodes())  # type: ignore[no-untyped-call]
-    used = {run.roles.user, run.roles.agent}
-    engines = [run.engines[name] for name in used]
+    engines = [run.engines[name] for name in run.speaking_engines]
     held = sum((engine.gpus or 0) * engine.replicas for engine in engines)
     return Resources(found.cpus, found.gpus, _most("CPU"), _most("GPU"), held)
 

@@ -174,10 +174,14 @@ def _mentioned(value: Any, text: str) -> float:
     return sum(word in spoken for word in wanted) / len(wanted)
 
 
+def says(text: str, value: Any) -> bool:
+    """Whether words say a value as it is: a number, or words in a row."""
+    return find(_as_said(value), figures(text)) >= 0
+
+
 def _says(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     """Whether each is said as it is: a number, or words in a row."""
-    spoken = figures(utterance.text)
-    said = all(find(_as_said(value), spoken) >= 0 for value in values)
+    said = all(says(utterance.text, value) for value in values)
     return float(said), said
 
 

@@ -16,6 +16,8 @@ from specs.expressions import Template
 SHOWN = 20
 """Findings of one kind that are shown; the rest is counted."""
 
+HALF_CHARACTER = "holds half a character (a surrogate, such as `\\ud83d`, that stands alone)"
+
 Row = tuple[int, dict[str, Any]]
 """A line's number, counted from 1, and what stands there."""
 
@@ -61,8 +63,7 @@ def read_rows(data: bytes, path: Path, file: str) -> tuple[list[Row], list[Findi
             findings.append(Finding(Where(file, number), "is not UTF-8", "save the file as UTF-8"))
             continue
         except UnicodeEncodeError:
-            message = "holds half a character (a surrogate, such as `\\ud83d`, that stands alone)"
-            findings.append(Finding(Where(file, number), message))
+            findings.append(Finding(Where(file, number), HALF_CHARACTER))
             continue
         except (ValueError, RecursionError) as error:
             message = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -78,8 +79,13 @@ def read_rows(data: bytes, path: Path, file: str) -> tuple[list[Row], list[Findi
 def _row(line: bytes) -> Any:
     row = _DECODER.decode(line.decode("utf-8"))
     if b"\\ud" in line.lower():
-        json.dumps(row, ensure_ascii=False).encode()
+        require_whole(row)
     return row
+
+
+def require_whole(data: Any) -> None:
+    """Raise UnicodeEncodeError where a text of JSON data holds half a character."""
+    json.dumps(data, ensure_ascii=False).encode()
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -109,12 +109,14 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What the user wants with an utterance."""
+    """What the user wants with an utterance; `echo` and `ahead` are those of its edges."""
 
     name: str
     description: str
     speech: Speech
     where: Where
+    echo: Expression | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,10 @@ class Edge:
         number: its place in `Domain.edges`, unique.
         intent: None where the edge brings its own speech and no name.
         speech: the intent's speech, with what the edge itself brings in its place.
+        revises: the user takes back with it what they chose before.
+        echo: how the agent says it back in short ("the stew"), a constant; None where it is never
+            misheard.
+        ahead: it may be said together with what leads to where it starts, before it is asked for.
     """
 
     number: int
@@ -182,6 +188,9 @@ class Edge:
     set: Assignments
     speech: Speech
     where: Where
+    revises: bool = False
+    echo: Expression | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +232,39 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that a user may have wrong, and how the agent sets it right (`specs.facts`).
+
+    Attributes:
+        number: its place in the domain.
+        when: asked before it comes up; None where it always may.
+        right: what is so.
+        wrong: what it may be taken for, a list.
+        claim: how the user says it wrongly; its slot `wrong` is drawn from those.
+        answer: how the agent sets it right and comes back to the point; its reply has `right`.
+    """
+
+    number: int
+    when: Expression | None
+    right: Expression
+    wrong: Expression
+    claim: Speech
+    answer: Speech
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
 class RoleCard:
-    """How one side is introduced: the name it has in scripts and its system message."""
+    """How one side is introduced: the name it has in scripts and its system message.
+
+    Attributes:
+        speech: how it speaks where no edge and no state says so: the user who talks freely, and the
+            agent where no edge took what was said. A domain that was read has a `say` here.
+    """
 
     name: str
     system: Template
+    speech: Speech = field(default_factory=Speech)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +302,16 @@ Draws = tuple[Sequence[Edge], Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A checked domain. `digest` covers every byte that decides what may be said."""
+    """A checked domain. `digest` covers every byte that decides what may be said.
+
+    Attributes:
+        closing: what either side says when it takes its leave; whoever talks freely is over with it
+            then.
+        forbidden_traits: what no user of this domain may be like (`specs.traits`).
+        trait_speeches: what each trait is told and how it speaks, by its name.
+        facts: what a user may have wrong.
+        mishearing: how the agent says back what it has misheard (`specs.mishearing`).
+    """
 
     name: str
     description: str
@@ -286,6 +332,11 @@ class Domain:
     end: frozenset[str]
     subgoals: tuple[str, ...]
     max_turns: int
+    closing: tuple[str, ...] = ()
+    forbidden_traits: frozenset[str] = frozenset()
+    trait_speeches: Mapping[str, Speech] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
+    mishearing: Speech = field(default_factory=Speech)
     corpus_path: Path | None = None
     _by_id: dict[str, Document] = field(init=False, repr=False, compare=False)
     _leaving: dict[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)

@@ -20,6 +20,10 @@ Takes = Literal["tokens", "messages", "references"]
 """What an engine is given: token ids, chat messages or script text, or the domain's references."""
 
 
+REFERENCE = "reference"
+"""What the reference engine calls its model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message."""

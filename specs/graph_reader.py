@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from specs import yaml_source as source
 from specs.domain import Call, Edge, Intent, Plant, Speech, State
 from specs.errors import Where, nearest
+from specs.expressions import Expression
 from specs.reading import Reader
-from specs.speech_reader import SPEECH_KEYS, override, read_speech
+from specs.speech_reader import SPEECH_KEYS, override, read_echo, read_speech
 
 _STATE_KEYS = SPEECH_KEYS | {"description", "call", "set", "next", "reply", "digression"}
 EDGE_LIMIT = 20_000
 """Edges that a domain may have once groups are spelled out: a short file can mean millions."""
 
-_EDGE_KEYS = SPEECH_KEYS | {"from", "intent", "to", "weight", "when", "set", "slots"}
+_EDGE_KEYS = SPEECH_KEYS | {
+    "from", "intent", "to", "weight", "when", "set", "slots", "revises", "echo", "ahead",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -139,9 +142,26 @@ def read_edges(
                     model.set,
                     model.speech,
                     model.where,
+                    model.revises,
+                    model.echo,
+                    model.ahead,
                 )
             )
     return tuple(edges)
+
+
+def _echo(reader: Reader, mapping: source.Mapping, intent: Intent | None) -> Expression | None:
+    """Return how an edge is said back: as it says, or as its intent; not where it has slots."""
+    if "echo" in mapping.items or "slots" in mapping.items or intent is None:
+        return read_echo(reader, mapping)
+    return intent.echo
+
+
+def _ahead(reader: Reader, mapping: source.Mapping, intent: Intent | None) -> bool:
+    """Return whether an edge may be said before it is asked for: as it says, or as its intent."""
+    if "ahead" in mapping.items or intent is None:
+        return reader.flag(mapping.items.get("ahead"), "`ahead`")
+    return intent.ahead
 
 
 def _sources(
@@ -189,4 +209,7 @@ def _edge(reader: Reader, mapping: source.Mapping, intents: Mapping[str, Intent]
         set=reader.assignments(items.get("set"), "`set` of the edge"),
         speech=override(speech, own, mapping),
         where=mapping.where,
+        revises=reader.flag(items.get("revises"), "`revises`"),
+        echo=_echo(reader, mapping, intents.get(name or "")),
+        ahead=_ahead(reader, mapping, intents.get(name or "")),
     )

@@ -23,6 +23,7 @@ from specs.reading import FINDING_LIMIT, Reader
 from specs.scopes import document_needs
 from specs.seeds import digest
 from specs.speech_reader import read_intents
+from specs.trait_reader import read_traits
 from specs.world_reader import read_goals, read_memory, read_roles, read_tools
 
 SHIPPED = Path(__file__).parent / "domains"
@@ -48,6 +49,8 @@ _KEYS = frozenset(
         "end",
         "subgoals",
         "max_turns",
+        "closing",
+        "traits",
     }
 )
 
@@ -147,6 +150,8 @@ def _build(
     user, agent = read_roles(reader, items.get("roles"))
     intents = read_intents(reader, items.get("intents"))
     open_ = reader.choice(items.get("open"), "`open`", ("agent", "user"), "agent")
+    closing = tuple(one.text.strip() for one in reader.names(items.get("closing"), "`closing`"))
+    manners = read_traits(reader, items.get("traits"), closing)
     domain = Domain(
         name=reader.text(items.get("domain"), "`domain`") or reader.folder.name,
         description=reader.text(items.get("description"), "`description`"),
@@ -167,6 +172,11 @@ def _build(
         end=frozenset(name.text.strip() for name in outline.end),
         subgoals=tuple(dict.fromkeys(name.text.strip() for name in outline.subgoals)),
         max_turns=_max_turns(reader, items.get("max_turns")),
+        closing=closing,
+        forbidden_traits=manners.forbidden,
+        trait_speeches=manners.speeches,
+        facts=manners.facts,
+        mishearing=manners.mishearing,
         corpus_path=files.corpus_path,
     )
     return _checked(reader, domain, outline, files, data)

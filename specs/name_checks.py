@@ -51,9 +51,11 @@ class _Names:
         self.has_corpus = has_corpus
         speeches = [edge.speech for edge in domain.edges]
         speeches += [intent.speech for intent in domain.intents.values()]
+        speeches += [fact.claim for fact in domain.facts]
         states = list(domain.states.values())
+        answers = [state.speech for state in states] + [fact.answer for fact in domain.facts]
         self.slots = sorted({name for speech in speeches for name in speech.slots})
-        self.replies = sorted({name for state in states for name in state.speech.slots})
+        self.replies = sorted({"misheard"}.union(*(speech.slots for speech in answers)))
         self.called = {state.call.tool for state in states if state.call is not None}
 
     def check(self, use: Use, path: Path, optional: bool) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import Any
 from specs.domain import Document, Domain, Persona, Variable
 from specs.errors import ExpressionError
 from specs.seeds import digest, generator, identity, seed
+from specs.traits import Shares, drawn
 
 BLOCK = 64
 """Indices over which draws are stratified."""
@@ -25,12 +26,18 @@ NOBODY = Persona(id="", name="", text="")
 
 @dataclass(frozen=True, slots=True)
 class PlanSource:
-    """What all plans of a run have in common."""
+    """What all plans of a run have in common.
+
+    Attributes:
+        traits: the shares of users who have each of them. They are no part of a dialogue's
+            identity, so that runs with and without them play the same plans otherwise.
+    """
 
     run_seed: int
     policy: str = "walk"
     arm: str = "main"
     round: int = 0
+    traits: Shares = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Plan:
         memory: every declared variable's value at the start.
         error: why there is no goal: its template fails on the document, or empty. The dialogue is
             then a row with this error, and costs no other.
+        traits: what the user is like (`specs.traits`).
     """
 
     index: int
@@ -53,6 +61,7 @@ class Plan:
     document: Document | None
     memory: Mapping[str, Any]
     error: str = ""
+    traits: tuple[str, ...] = ()
 
 
 def walk_id_of(domain: Domain, source: PlanSource, index: int) -> str:
@@ -78,7 +87,8 @@ def make_plan(domain: Domain, source: PlanSource, index: int) -> Plan:
             goal = chosen.text.render(scope, generator(walk_id, "goal text"))
         except ExpressionError as problem:
             error = str(problem)
-    return Plan(index, walk_id, seed(walk_id), persona, goal, document, memory, error)
+    traits = drawn(walk_id, source.traits)
+    return Plan(index, walk_id, seed(walk_id), persona, goal, document, memory, error, traits)
 
 
 def document_scope(document: Document) -> Mapping[str, Any]:

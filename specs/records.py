@@ -24,11 +24,20 @@ Source = Literal["model", "repair", "reference", "person"]
 
 
 class StopReason(StrEnum):
-    """Why a dialogue stopped. Only `ENDED` is a success."""
+    """Why a dialogue stopped. Only `ENDED` is a success.
+
+    Of free talk alone: `CLOSED` (somebody took their leave before an end state), `LOOP` (the agent
+    came back to one point again and again) and `OUT_OF_ROLE` (a side spoke as the other). `GAVE_UP`
+    is the user's doing, by a trait of that name.
+    """
 
     ENDED = "ended"
     TURN_LIMIT = "turn_limit"
     NO_EDGE = "no_edge"
+    CLOSED = "closed"
+    LOOP = "loop"
+    OUT_OF_ROLE = "out_of_role"
+    GAVE_UP = "gave_up"
     NO_WORDS = "no_words"
     UNPARSED = "unparsed"
     OVERFLOW = "overflow"
@@ -102,7 +111,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A plan, the turns that came of it, and why it stopped."""
+    """A plan, the turns that came of it, and why it stopped.
+
+    Attributes:
+        traits: what the plan's user was to be like (`specs.traits`); the turns' checks of the same
+            names say where it showed.
+    """
 
     run: str
     round: int
@@ -127,6 +141,7 @@ class Dialogue:
     started_at: datetime
     ended_at: datetime
     turns: tuple[Turn, ...]
+    traits: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -169,7 +184,8 @@ def dialogue_row(dialogue: Dialogue) -> dict[str, Any]:
     row = {name: getattr(dialogue, name) for name in Dialogue.__slots__}
     row["stop_reason"] = dialogue.stop_reason.value
     row["doc_ids"] = list(dialogue.doc_ids)
-    row["subgoals_reached"] = list(dialogue.subgoals_reached)
+    for name in ("subgoals_reached", "traits"):
+        row[name] = list(row[name])
     row["documents"] = [{"id": id_, "json": text} for id_, text in dialogue.documents]
     row["path"] = [{"from": s.from_, "intent": s.intent, "to": s.to} for s in dialogue.path]
     row["turns"] = [turn_row(turn) for turn in dialogue.turns]
@@ -182,6 +198,7 @@ def dialogue_from_row(row: Mapping[str, Any]) -> Dialogue:
     values["stop_reason"] = StopReason(values["stop_reason"])
     values["doc_ids"] = tuple(values["doc_ids"])
     values["subgoals_reached"] = tuple(values["subgoals_reached"])
+    values["traits"] = tuple(values.get("traits") or ())  # rows from before there were any
     values["documents"] = tuple((d["id"], d["json"]) for d in values["documents"])
     values["path"] = tuple(PathStep(s["from"], s["intent"], s["to"]) for s in values["path"])
     values["turns"] = tuple(turn_from_row(turn) for turn in values["turns"])
@@ -238,7 +255,7 @@ def dialogue_schema() -> pa.Schema:
             ("path", pa.list_(step)), ("stop_reason", pa.string()), ("error", pa.string()),
             ("attempt", pa.int32()), ("subgoals_reached", pa.list_(pa.string())),
             ("node", pa.string()), ("started_at", moment), ("ended_at", moment),
-            ("turns", pa.list_(turn_type())),
+            ("turns", pa.list_(turn_type())), ("traits", pa.list_(pa.string())),
         ],
         metadata={"duologue.schema": "dialogues", "duologue.schema_version": SCHEMA_VERSION},
     )  # fmt: skip

@@ -12,11 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from specs.domain import Domain, Edge, Speech
+from specs.ahead import behind, open_ahead, take_both, then_of
+from specs.domain import Domain, Edge, Fact, Speech
 from specs.errors import DuologueError
+from specs.facts import fact_of
+from specs.mishearing import Misheard, misheard, saying_back
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, Turn, dump_json
 from specs.scene import Calling, CallResult, Moves, Scene
+from specs.traits import edgeless
 
 
 class ReplayError(DuologueError):
@@ -110,6 +114,11 @@ class _Follower:
         self.dialogue = dialogue
         self.scene = scene
         self._edge: Edge | None = None
+        self._then: Edge | None = None
+        self._stayed = False
+        self._fact: Fact | None = None
+        self._unheard: Misheard | None = None
+        self._held: Mapping[str, Any] = {}  # what was said before it came up
         # The walk of a dialogue that was written at once is over before a word is said.
         self._hears = dialogue.policy != "single_prompt"
 
@@ -124,8 +133,12 @@ class _Follower:
 
     def _user(self, turn: Turn) -> Replayed:
         scene = self.scene
-        if self._edge is not None or (turn.index == 0 and scene.domain.open == "agent"):
+        waiting = self._edge is not None or self._stayed
+        if waiting or (turn.index == 0 and scene.domain.open == "agent"):
             raise ReplayError("the user speaks where the agent should")
+        unheard = misheard(scene.domain, turn)
+        if unheard or (turn.edge < 0 and (self.dialogue.policy == "routed" or edgeless(turn))):
+            return self._stay(turn)
         if not 0 <= turn.edge < len(scene.domain.edges):
             raise ReplayError(f"there is no edge {turn.edge}")
         edge = scene.domain.edges[turn.edge]
@@ -140,17 +153,69 @@ class _Follower:
         different.note("memory", turn.memory, scene.memory)
         settled = scene.settle(edge.speech, "user")
         different.settled(turn.slots, settled)
-        self._edge = edge
+        self._edge, self._then = edge, then_of(scene.domain, turn)
+        if self._then is not None:
+            known = self._then in open_ahead(behind(scene, edge))
+            different.unless(known, f"edge {self._then.number} was not open behind {edge.number}")
         scene.slots = turn.slots
         return Replayed(turn, edge.speech, scene.scope(), (), different.found())
 
+    def _stay(self, turn: Turn) -> Replayed:
+        """Follow a free reply that took no edge."""
+        scene = self.scene
+        different = _Differences()
+        different.unless(not scene.ended, "the user speaks after the end")
+        different.note("state", turn.state, scene.node)
+        different.note("memory", turn.memory, scene.memory)
+        self._stayed = True
+        speech = scene.domain.trait_speeches.get(edgeless(turn), scene.domain.user.speech)
+        self._unheard = misheard(scene.domain, turn)
+        if self._unheard is not None:
+            edge = self._unheard[0]
+            speech = edge.speech
+            different.note("intent", turn.intent, edge.intent or "")
+            for one in self._unheard:
+                different.unless(one in scene.routable_edges(), f"edge {one.number} was not open")
+        self._fact = fact_of(scene.domain, turn)
+        if self._fact is not None:
+            speech, self._held = self._fact.claim, scene.slots
+            different.settled(turn.slots, scene.settle(speech, "user"))
+            scene.slots = turn.slots
+        return Replayed(turn, speech, scene.scope(), (), different.found())
+
+    def _come_back(self, turn: Turn) -> Replayed:
+        """Follow the agent's answer to it."""
+        scene = self.scene
+        self._stayed = False
+        scene.come_back()
+        different = _Differences()
+        different.note("state", turn.state, scene.speaking)
+        different.note("memory", turn.memory, scene.memory)
+        different.unless(not recorded_calls(turn), "a call that was not to be made")
+        self._compare_path(turn, different)
+        held = (scene.slots if self._fact is None else self._held, scene.reply)
+        speech = scene.domain.agent.speech
+        if self._fact is not None:
+            speech = self._fact.answer
+        elif self._unheard is not None:
+            speech = saying_back(scene.domain, self._unheard[1])
+        else:
+            return Replayed(turn, speech, scene.scope(), (), different.found())
+        different.settled(turn.reply, scene.settle(speech, "agent"))
+        scene.reply = turn.reply
+        done = Replayed(turn, speech, scene.scope(), (), different.found())
+        scene.slots, scene.reply = held
+        return done
+
     def _agent(self, turn: Turn) -> Replayed:
         scene = self.scene
+        if self._stayed:
+            return self._come_back(turn)
         if self._edge is None and turn.index > 0:
             raise ReplayError("the agent speaks where the user should")
         if turn.index == 0 and scene.domain.open != "agent":
             raise ReplayError("the agent opens, and the user should")
-        moves = scene.begin() if self._edge is None else scene.take(self._edge, scene.slots)
+        moves = scene.begin() if self._edge is None else take_both(scene, self._edge, self._then)
         left = _answer(moves, recorded_results(turn))
         self._edge = None
         different = _Differences()

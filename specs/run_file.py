@@ -28,6 +28,7 @@ from specs.errors import Finding, InputError, Where, nearest
 from specs.gpus import Gpus
 from specs.presets import PRESETS
 from specs.settings import apply
+from specs.traits import Shares, contradictions
 
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or what may be one; `~` is the home of whoever starts the run."""
@@ -64,11 +65,29 @@ class DomainSection(_Section):
     personas: Place | None = None
 
 
-class PolicySection(_Section):
-    """How the dialogues are steered (DESIGN.md section 4)."""
+MANAGED = frozenset({"routed", "hybrid"})
+"""Policies in which a manager finds edges."""
 
-    kind: Literal["walk", "single_prompt"] = "walk"
+
+class PolicySection(_Section):
+    """How the dialogues are steered (DESIGN.md section 4).
+
+    Attributes:
+        manager: who finds the edge that a free reply takes: `rouge` and `embedding` compare it with
+            the edges' references, `model` asks the engine of `roles.manager`.
+        threshold: the least likeness of a reply and a reference that routes it; None for the
+            manager's own.
+        workflow: what the agent is told in free talk: what to say next, turn by turn
+            (`structured`), or the whole workflow once, at the start (`unstructured`).
+        patience: how often in a row the agent comes back to one point before the dialogue stops.
+    """
+
+    kind: Literal["walk", "routed", "hybrid", "single_prompt"] = "walk"
     arm: str = "main"
+    manager: Literal["rouge", "embedding", "model"] = "embedding"
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    workflow: Literal["structured", "unstructured"] = "structured"
+    patience: Annotated[int, Field(ge=1)] = 3
     max_turns: Annotated[int, Field(ge=2)] | None = None
 
     @field_validator("max_turns")
@@ -77,6 +96,50 @@ class PolicySection(_Section):
         if turns is not None and turns > MAX_TURNS:
             raise ValueError(f"is too large: give at most {MAX_TURNS:,}")
         return turns
+
+
+Chance = Annotated[float, Field(ge=0, le=1)]
+
+
+class TraitShares(_Section):
+    """The share of dialogues whose user is so, each drawn by itself (`specs.traits`).
+
+    Attributes:
+        terse: says everything in a few words.
+        vague: now and then says nothing that means anything, so that the agent has to ask again.
+        impatient: presses on.
+        gives_up: takes their leave before it is settled.
+        changes_mind: takes back what they chose.
+        wrong_fact: says something that is not so.
+        two_intents: answers two questions at once.
+        corrects_agent: is misheard by the agent, and says once more what they meant.
+    """
+
+    terse: Chance = 0.0
+    vague: Chance = 0.0
+    impatient: Chance = 0.0
+    gives_up: Chance = 0.0
+    changes_mind: Chance = 0.0
+    wrong_fact: Chance = 0.0
+    corrects_agent: Chance = 0.0
+    two_intents: Chance = 0.0
+
+    @model_validator(mode="after")
+    def _may_meet(self) -> TraitShares:
+        if wrong := list(contradictions(dict(self))):
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @property
+    def asked(self) -> Shares:
+        """The traits that some users have, with their shares."""
+        return tuple((name, share) for name, share in self if share)
+
+
+class UsersSection(_Section):
+    """What the users are like who are not ideal; nobody is so by default."""
+
+    traits: TraitShares = TraitShares()
 
 
 class Profile(_Section):
@@ -175,10 +238,11 @@ class EngineSection(_Section):
 
 
 class RolesSection(_Section):
-    """Which engine plays which role."""
+    """Which engine plays which role; the manager only where `policy.manager` is a model."""
 
     user: str
     agent: str
+    manager: str | None = None
 
 
 class WalkersSection(_Section):
@@ -210,12 +274,22 @@ class ClusterSection(_Section):
 
 
 FilterKind = Literal[
-    "ended", "consistent", "threshold", "top", "random", "balance", "near_duplicates", "judge"
+    "none",
+    "ended",
+    "consistent",
+    "threshold",
+    "top",
+    "random",
+    "balance",
+    "near_duplicates",
+    "judge",
 ]
 
 
 class Filter(_Section):
     """One filter of a curation; they apply in their order, each to what the one before kept.
+
+    `none` keeps everything: it stands for doing without, in a comparison.
 
     Attributes:
         measure: `threshold`, `top`: a column of the measures (`trainer.measures`); `top` keeps
@@ -238,6 +312,19 @@ class Filter(_Section):
     cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
 
 
+class Subgoals(_Section):
+    """When an utterance of the agent speaks for a subgoal (`duologue calibrate` finds both).
+
+    Attributes:
+        measure: how like it is to the references of the subgoal's state: `rouge` (ROUGE-L), or
+            `embedding` (cosine, under `curate.embedding`).
+        threshold: the least likeness; None for the measure's own.
+    """
+
+    measure: Literal["rouge", "embedding"] = "rouge"
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
 class CurateSection(_Section):
     """Which dialogues are learned from, and how they are split.
 
@@ -247,7 +334,8 @@ class CurateSection(_Section):
         kept: dialogues that must be kept; generation goes on until they are there or
             `run.dialogues` times `budget` have been played; None for whatever is kept.
         judge: the engine that rates dialogues for the `judge` filter.
-        embedding: of near-duplicates and dispersion; None for the one of `retrieval`.
+        embedding: of near-duplicates, dispersion and `subgoals`; None for the one of `retrieval`.
+        subgoals: by what `subgoals_said` is counted.
     """
 
     filters: tuple[Filter, ...] = (Filter(kind="ended"), Filter(kind="consistent"))
@@ -257,6 +345,7 @@ class CurateSection(_Section):
     budget: Annotated[float, Field(ge=1)] = 3.0
     judge: str | None = None
     embedding: Place | None = None
+    subgoals: Subgoals = Subgoals()
     seed: int = 0
 
 
@@ -377,9 +466,24 @@ class EvaluateSection(_Section):
 class RunFile(_Section):
     """A whole run file."""
 
+    @property
+    def speaking_engines(self) -> tuple[str, ...]:
+        """The names of the engines that play dialogues: of the roles in use, each once."""
+        names = [self.roles.user, self.roles.agent]
+        if self.policy.kind in MANAGED and self.policy.manager == "model" and self.roles.manager:
+            names.append(self.roles.manager)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def named_engines(self) -> frozenset[str]:
+        """The names of the engines that a role, a judge or the evaluation names."""
+        names = (self.roles.user, self.roles.agent, self.roles.manager, self.curate.judge)
+        return frozenset(filter(None, (*names, self.evaluate.engine, self.evaluate.judge)))
+
     run: RunSection
     domain: DomainSection
     policy: PolicySection = PolicySection()
+    users: UsersSection = UsersSection()
     engines: dict[str, EngineSection]
     roles: RolesSection
     walkers: WalkersSection = WalkersSection()
@@ -390,21 +494,52 @@ class RunFile(_Section):
     cluster: ClusterSection = ClusterSection()
 
     @model_validator(mode="after")
+    def _traits_can_act(self) -> RunFile:
+        if self.policy.kind == "single_prompt" and (asked := self.users.traits.asked):
+            names = ", ".join(name for name, _ in asked)
+            raise ValueError(
+                f"users.traits asks for {names}, which act turn by turn: a dialogue that one "
+                "prompt writes has no turns for them; leave them out, or change policy.kind"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _roles_name_engines(self) -> RunFile:
-        for role in ("user", "agent"):
+        if self.policy.kind in MANAGED and self.policy.manager == "model":
+            name = self.roles.manager
+            if name is None:
+                raise ValueError('policy.manager = "model" needs an engine: set roles.manager')
+            if name in self.engines and self.engines[name].kind == "reference":
+                raise ValueError(
+                    f"roles.manager names {name!r}, the reference engine, which cannot choose; "
+                    'name another, or set policy.manager = "embedding"'
+                )
+        for role in ("user", "agent", "manager"):
             name = getattr(self.roles, role)
-            if name not in self.engines:
+            if name is not None and name not in self.engines:
                 near = nearest(name, self.engines)
                 raise ValueError(
                     f"roles.{role} names the engine {name!r}, which is not there{near}"
                 )
         return self
 
-    @property
-    def named_engines(self) -> frozenset[str]:
-        """The names of the engines that a role, a judge or the evaluation names."""
-        names = (self.roles.user, self.roles.agent, self.curate.judge)
-        return frozenset(filter(None, (*names, self.evaluate.engine, self.evaluate.judge)))
+    @model_validator(mode="after")
+    def _agent_sees_the_workflow(self) -> RunFile:
+        engine = self.engines[self.roles.agent]
+        told = self.policy.kind == "routed" and self.policy.workflow == "unstructured"
+        if not told or engine.kind == "reference":
+            return self
+        missing = []
+        if engine.profile.form == "script" and not engine.profile.persona:
+            missing.append(f"engines.{self.roles.agent}.profile.persona = true")
+        if not engine.profile.history:
+            missing.append(f"engines.{self.roles.agent}.profile.history = 8")
+        if missing:
+            raise ValueError(
+                'policy.workflow = "unstructured" tells the agent the whole workflow in its system '
+                "message, and leaves it to the history where they are: set " + " and ".join(missing)
+            )
+        return self
 
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:

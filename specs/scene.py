@@ -156,10 +156,17 @@ class Scene:
 
     def open_edges(self) -> list[Edge]:
         """Return the edges of the current node whose guards hold and that may be drawn."""
+        return self._open(self.domain.draws_from(self.node)[0])
+
+    def routable_edges(self) -> list[Edge]:
+        """Return all edges of the current node whose guards hold, whatever their weight."""
+        return self._open(self.domain.edges_from(self.node))
+
+    def _open(self, leaving: Sequence[Edge]) -> list[Edge]:
         scope = self.scope()
         held: dict[str, bool] = {}  # many edges of a node have one guard
         edges = []
-        for edge in self.domain.draws_from(self.node)[0]:
+        for edge in leaving:
             if edge.when is not None:
                 source = edge.when.source
                 if source not in held:
@@ -249,6 +256,11 @@ class Scene:
         yield from self._enter(target)
 
     # -- the agent's side
+
+    def come_back(self) -> None:
+        """Let the agent speak where the dialogue is: no edge took what the user said."""
+        self.calls = []
+        self.speaking = self.node
 
     def begin(self) -> Moves:
         """Enter the start state, where the agent opens."""

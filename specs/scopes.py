@@ -7,10 +7,10 @@ that carries them until the next one of that side, and before the words only tho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from specs.corpus import Need
-from specs.domain import Assignments, Case, Domain, Edge, Speech, State
+from specs.domain import Assignments, Case, Domain, Edge, Fact, Speech, State
 from specs.errors import Where
 from specs.expressions import Expression, Template
 from specs.paths import ITEM
@@ -53,6 +53,9 @@ class Use:
     early: bool = False
 
 
+_MISHEARD = (Carried(frozenset({"misheard"}), "what the agent misheard"),)
+
+
 def settled(speech: Speech) -> Slots:
     """Return the names of the slots that are there before the words."""
     return frozenset(name for name, slot in speech.slots.items() if slot.value is not None)
@@ -86,6 +89,17 @@ def uses(domain: Domain) -> Iterator[Use]:
         yield Use(goal.text, PLANNED)
     for card in (domain.user, domain.agent):
         yield Use(card.system, SYSTEM)
+    yield from _speech(domain.user.speech, (), (), "user", "the role 'user'")
+    for use in _speech(domain.agent.speech, (), (), "agent", "the role 'agent'"):
+        steers = use.code is domain.agent.speech.say
+        yield replace(use, names=use.names | {"point"}) if steers else use
+    for name, speech in domain.trait_speeches.items():
+        heard = _MISHEARD if name == "corrects_agent" else ()
+        yield from _speech(speech, (), heard, "user", f"the trait {name!r}")
+    for use in _speech(domain.mishearing, (), (), "agent", "what the agent mishears"):
+        yield replace(use, reply=_MISHEARD)
+    for fact in domain.facts:
+        yield from _fact(fact)
     for edge in domain.edges:
         yield from _edge(domain, edge)
     used = {edge.intent for edge in domain.edges}
@@ -95,6 +109,18 @@ def uses(domain: Domain) -> Iterator[Use]:
     arriving = arrivals(domain)
     for state in domain.states.values():
         yield from _state(domain, state, arriving[state.name])
+
+
+def _fact(fact: Fact) -> Iterator[Use]:
+    for code in (fact.when, fact.right, fact.wrong):
+        if code is not None:
+            yield Use(code, SYSTEM | {"turn"})
+    what = "what the user has wrong"
+    yield from _speech(fact.claim, (), (), "user", what)
+    claimed = (Carried(frozenset(fact.claim.slots), what),)
+    for use in _speech(fact.answer, claimed, (), "agent", "the answer that sets it right"):
+        steers = use.code is fact.answer.say
+        yield replace(use, names=use.names | {"point"}) if steers else use
 
 
 def _line(where: Where) -> str:

@@ -6,9 +6,10 @@ import random
 from collections.abc import Iterable, Iterator
 
 from specs.check_names import ANY, KNOWN_CHECKS
-from specs.domain import Case, Domain, Example, Speech
+from specs.domain import Case, Domain, Example, Fact, Speech
 from specs.errors import ExpressionError, Finding, Where, nearest
 from specs.expressions import EvaluationError, Template
+from specs.facts import differs
 
 
 def speech_findings(domain: Domain) -> Iterator[Finding]:
@@ -21,6 +22,12 @@ def speech_findings(domain: Domain) -> Iterator[Finding]:
         declared = domain.intents.get(edge.intent or "")
         if declared is None or edge.speech != declared.speech:
             yield from _speech(edge.speech, "the edge", edge.where)
+    for side, card in (("user", domain.user), ("agent", domain.agent)):
+        # Their words stand in for nobody's: in free talk it is an open edge's references that do.
+        assert card.speech.say is not None
+        findings = _speech(card.speech, f"the role {side!r}", card.speech.say.where)
+        yield from (one for one in findings if one.severity == "error")
+    yield from _manners(domain)
     for state in domain.states.values():
         unspoken = domain.open == "user" and state.name == domain.start
         if state.speech.say is None:
@@ -29,6 +36,33 @@ def speech_findings(domain: Domain) -> Iterator[Finding]:
                 yield Finding(state.where, message, "add `say`, the instruction")
         elif not unspoken or any(True for edge in domain.edges if _leads(edge.to, state.name)):
             yield from _speech(state.speech, f"the state {state.name!r}", state.where)
+
+
+def _manners(domain: Domain) -> Iterator[Finding]:
+    """Yield what is wrong with the speeches of users who are not ideal, and what answers them."""
+    spoken = {f"the trait {name!r}": speech for name, speech in domain.trait_speeches.items()}
+    for what, speech in {**spoken, "what the agent mishears": domain.mishearing}.items():
+        if speech.say is not None:
+            findings = _speech(speech, what, speech.say.where)
+            yield from (one for one in findings if one.severity == "error")
+    for fact in domain.facts:
+        yield from _speech(fact.claim, "what the user has wrong", fact.where)
+        yield from _speech(fact.answer, "the answer that sets it right", fact.where)
+        yield from _values(fact)
+
+
+def _values(fact: Fact) -> Iterator[Finding]:
+    """Check what is right and what is wrong, where both are always the same."""
+    if fact.right.paths or fact.wrong.paths:
+        return  # they may differ in some dialogues: the fact comes up in these
+    try:
+        right, wrong = fact.right.evaluate({}), fact.wrong.evaluate({})
+    except ExpressionError as error:
+        yield Finding(fact.where, str(error), "`right` and `wrong` must not draw: `wrong` is drawn")
+        return
+    if not differs(right, wrong):
+        message = f"`wrong` must be a list of values in which {right!r} is not said"
+        yield Finding(fact.wrong.where, message, "such as \"['four coppers', 'five coppers']\"")
 
 
 def _leads(cases: Iterable[Case], name: str) -> bool:

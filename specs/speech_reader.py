@@ -8,12 +8,14 @@ from typing import cast
 
 from specs import yaml_source as source
 from specs.domain import CheckCall, Example, Intent, Reference, Slot, SlotType, Speech
+from specs.expressions import Expression
 from specs.reading import TYPES, Reader
+from specs.records import dump_json
 from specs.syntax import SyntaxFault, split_call
 from specs.values import kind_of
 
 SPEECH_KEYS = frozenset({"say", "examples", "reference", "checks"})
-_INTENT_KEYS = SPEECH_KEYS | {"description", "slots"}
+_INTENT_KEYS = SPEECH_KEYS | {"description", "slots", "echo", "ahead"}
 _SLOT_KEYS = ("type", "of", "one_of", "value", "reference")
 
 
@@ -118,6 +120,19 @@ def override(speech: Speech, own: Speech, given: source.Mapping) -> Speech:
     return replace(speech, **changes)
 
 
+def read_echo(reader: Reader, mapping: source.Mapping) -> Expression | None:
+    """Return how the agent says an intent or an edge back in short, if it can."""
+    node = mapping.items.get("echo")
+    text = reader.text(node, "`echo`").strip()
+    if node is None or not text:
+        return None
+    if mapping.items.get("slots") is not None:
+        hint = "leave `echo` out: only what has no slots can be misheard"
+        reader.error(node.where, "`echo` of what has slots", hint)
+        return None
+    return Expression(dump_json(text), node.where)
+
+
 def read_intents(reader: Reader, node: source.Node | None) -> Mapping[str, Intent]:
     """Return the domain's intents by name."""
     intents = {}
@@ -125,9 +140,10 @@ def read_intents(reader: Reader, node: source.Node | None) -> Mapping[str, Inten
         what = f"the intent {name!r}"
         mapping = reader.mapping(value, what, _INTENT_KEYS)
         description = reader.text(mapping.items.get("description"), "a description")
-        intents[name] = Intent(
-            name, description, read_speech(reader, mapping, "slots", what), mapping.where
-        )
+        speech = read_speech(reader, mapping, "slots", what)
+        echo = read_echo(reader, mapping)
+        ahead = reader.flag(mapping.items.get("ahead"), "`ahead`")
+        intents[name] = Intent(name, description, speech, mapping.where, echo, ahead)
         if "say" not in mapping.items:
             reader.error(mapping.where, f"{what} needs `say`, what the user is to do")
     return intents

@@ -40,6 +40,7 @@ def value_findings(domain: Domain) -> Iterator[Finding]:
     speeches = [intent.speech for intent in domain.intents.values()]
     speeches += [edge.speech for edge in domain.edges]
     speeches += [state.speech for state in domain.states.values()]
+    speeches += [speech for fact in domain.facts for speech in (fact.claim, fact.answer)]
     for speech in speeches:
         yield from _speech(speech)
 

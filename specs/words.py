@@ -85,7 +85,8 @@ def normalize(text: str) -> str:
 
 
 def _plain_digit(match: regex.Match[str]) -> str:
-    return str(unicodedata.decimal(match[0]))
+    # `regex` may know digits of a later Unicode than Python does: those stay as they are.
+    return str(unicodedata.decimal(match[0], match[0]))
 
 
 @lru_cache(maxsize=8192)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +14,17 @@ from specs.errors import Where, nearest
 from specs.expressions import Template
 from specs.reading import TYPES, Reader, fits
 from specs.scopes import PLAYED
+from specs.speech_reader import SPEECH_KEYS, read_speech
 from specs.values import kind_of
 
 TABLE_LIMIT = 64 * 1024 * 1024
 _VARIABLE_KEYS = frozenset({"type", "of", "init", "draw"})
+_FREELY = {
+    "user": "Reply in your own words, in one or two sentences.",
+    "agent": "Answer in a few words what was said, and come back to the point:",
+}
+"""What a side is told where the graph says nothing, and its role does not say it either."""
+
 _TOOL_KEYS = ("description", "input", "outcomes", "table")
 
 
@@ -92,13 +100,19 @@ def read_roles(reader: Reader, node: source.Node | None) -> tuple[RoleCard, Role
     cards = []
     for side in ("user", "agent"):
         given = roles.get(side)
-        items = reader.mapping(given, f"the role {side!r}", ("name", "system")).items
+        what = f"the role {side!r}"
+        mapping = reader.mapping(given, what, SPEECH_KEYS | {"name", "system"})
+        items = mapping.items
         where = given.where if given is not None else Where(reader.file)
         system = items.get("system")
         template = (
             reader.template(system, "`system`") if system is not None else Template("", where)
         )
-        cards.append(RoleCard(reader.text(items.get("name"), "`name`", side) or side, template))
+        speech = read_speech(reader, mapping, "", what)
+        if speech.say is None:
+            speech = replace(speech, say=Template(_FREELY[side], where))
+        name = reader.text(items.get("name"), "`name`", side) or side
+        cards.append(RoleCard(name, template, speech))
     return cards[0], cards[1]
 
 

@@ -10,7 +10,8 @@ are, and how it answers. For each of the user's turns the agent writes, in this 
 What comes back of a call, and the facts that a state speaks from, stand in a message of the role
 `tool` (one object of JSON) between the pieces, so that messages alternate. An understanding that
 nothing comes back to stands in one message with the answer. An agent that opens the dialogue
-answers without an understanding.
+answers without an understanding. What the agent has misheard, and the user then corrects, is a
+message on which no loss falls: it is context, and neither learned nor asked for in an evaluation.
 """
 
 from __future__ import annotations
@@ -116,6 +117,11 @@ def pieces(messages: Sequence[ChatMessage]) -> list[Piece]:
         heard = number > 0 and messages[number - 1].role == "user"
         found += _pieces(number, message.content, heard)
     return found
+
+
+def learned(messages: Sequence[ChatMessage]) -> list[Piece]:
+    """Return the pieces that the agent is to write by itself: those that loss falls on."""
+    return [piece for piece in pieces(messages) if messages[piece.message].train]
 
 
 def _pieces(number: int, content: str, heard: bool) -> list[Piece]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from trainer.agent_format import Understanding, pieces, read_understanding
+from trainer.agent_format import Understanding, learned, read_understanding
 from trainer.evaluation import ChatDialogue, Prediction, predicted, tasks
 
 
@@ -28,7 +28,7 @@ class Habits:
         after: dict[str | None, Counter[str]] = {}
         for dialogue in dialogues:
             before: str | None = None
-            for piece in pieces(dialogue.messages):
+            for piece in learned(dialogue.messages):
                 heard = read_understanding(piece.text) if piece.kind == "understanding" else None
                 if heard is not None:
                     overall[heard.intent] += 1

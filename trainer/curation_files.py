@@ -32,6 +32,7 @@ from trainer.frontier import frontier, means
 from trainer.measured import Decided, Measured, own_words
 from trainer.preference import Answered, preferences
 from trainer.split import SPLITS, Split, unit
+from trainer.success import success
 
 AGENT_KEY = b"duologue.agent"
 CURATION_KEY = b"duologue.curation"
@@ -164,6 +165,7 @@ class CurationWriter:
                 "before": _kinds(table, everyone), "after": _kinds(table, kept),
             },
             "measures": {"before": means(table, everyone), "after": means(table, kept)},
+            "success": success(table),
             "corpus": {"before": dict(self.view.corpus), "after": dict(self.corpus.result())},
             "frontier": [asdict(row) for row in rows],
             "parts": list(self.parts),

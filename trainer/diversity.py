@@ -1,7 +1,7 @@
 """How varied a corpus is, in one pass over it and in bounded memory.
 
-Invariants: the compression ratio and the dispersion are of the whole corpus; what needs n-grams of
-all dialogues at once is of a seeded sample of SAMPLE of them (of all, where there are no more),
+Invariants: the compression ratio and the dispersion are of the whole corpus; what needs the words
+of all dialogues at once is of a seeded sample of SAMPLE of them (of all, where there are no more),
 which also makes corpora of different sizes comparable: the share of different n-grams falls as a
 text grows. Nothing depends on a script: words are those of `specs.words`.
 """
@@ -11,11 +11,13 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
+from specs.rouge import rouge_l_words
 from specs.words import words
 from trainer.measures import distinct, ngrams
 
@@ -29,6 +31,9 @@ BLEU_SAMPLE = 30
 square, and its value with their number, so that it compares only with itself.
 """
 
+PAIRS = 2000
+"""Pairs of dialogues that the mean ROUGE-L is taken from; all of them, where there are no more."""
+
 LONG = 8
 """Words of a long run."""
 
@@ -37,6 +42,10 @@ COLUMNS = (
     "distinct_1",
     "distinct_2",
     "distinct_3",
+    "distinct_4",
+    "distinct_5",
+    "unique_words",
+    "rouge_diversity",
     "compression_ratio",
     "long_repetition",
     "self_bleu",
@@ -95,8 +104,10 @@ class CorpusMeasures:
     def result(self) -> dict[str, float | None]:
         """Return the figures so far; None where there is too little to tell.
 
-        `dialogues`: how many. `distinct_1`, `distinct_2`, `distinct_3`: different n-grams of the
-        sample as a share of all (Li et al., 2016). `compression_ratio`: bytes over bytes under
+        `dialogues`: how many. `distinct_1` to `distinct_5`: different n-grams of the sample as a
+        share of all (Li et al., 2016). `unique_words`: different words of the sample, and
+        `rouge_diversity`: 1 less the mean ROUGE-L of two of its dialogues, over PAIRS pairs: with
+        distinct-n what Ulmer et al. (2024) report. `compression_ratio`: bytes over bytes under
         zlib, whose memory reaches 32 KB back (Shaib et al., 2024). `long_repetition`: share of the
         sample's runs of LONG words that stand in another dialogue too. `self_bleu`: mean BLEU
         of a dialogue against the others of BLEU_SAMPLE, in [0, 100] (Zhu et al., 2018).
@@ -109,6 +120,10 @@ class CorpusMeasures:
             distinct(flat, 1),
             distinct(flat, 2),
             distinct(flat, 3),
+            distinct(flat, 4),
+            distinct(flat, 5),
+            float(len({word for utterance in flat for word in utterance})) if flat else None,
+            _rouge_diversity(sample),
             self._compression(),
             _long_repetition(sample),
             self._self_bleu(),
@@ -144,6 +159,19 @@ class CorpusMeasures:
         # |sum|^2 holds every pair twice, and each vector with itself once.
         pairs = float(self._sum @ self._sum) - count
         return max(0.0, 1 - pairs / (count * (count - 1)))
+
+
+def _rouge_diversity(sample: Sequence[Sequence[Sequence[str]]]) -> float | None:
+    texts = [[word for utterance in dialogue for word in utterance] for dialogue in sample]
+    if len(texts) < 2:
+        return None
+    every = len(texts) * (len(texts) - 1) // 2
+    pairs: Iterable[Sequence[int]] = combinations(range(len(texts)), 2)
+    if every > PAIRS:
+        draws = random.Random(0)
+        pairs = [draws.sample(range(len(texts)), 2) for _ in range(PAIRS)]
+    scores = [rouge_l_words(texts[one], texts[other]) for one, other in pairs]
+    return 1 - sum(scores) / len(scores)
 
 
 def _long_repetition(sample: Sequence[Sequence[Sequence[str]]]) -> float | None:

@@ -12,7 +12,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from specs.engine import Answer, Request, Sampling
 from specs.errors import Unavailable
@@ -21,7 +21,7 @@ from trainer.agent_format import (
     ChatMessage,
     Piece,
     PieceKind,
-    pieces,
+    learned,
 )
 from trainer.chat_template import OPENING
 
@@ -50,12 +50,6 @@ class ChatDialogue:
 
     walk_id: str
     messages: tuple[ChatMessage, ...]
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> ChatDialogue:
-        """Return the dialogue of a row; what is `train` there does not matter here."""
-        messages = (ChatMessage(one["role"], one["content"] or "") for one in row["messages"])
-        return cls(row["walk_id"], tuple(messages))
 
     @property
     def user_turns(self) -> int:
@@ -87,9 +81,9 @@ class Task:
 
 
 def tasks(dialogues: Iterable[ChatDialogue]) -> Iterator[Task]:
-    """Yield every piece of the dialogues in order."""
+    """Yield every piece of the dialogues in order that the agent is to write by itself."""
     for dialogue in dialogues:
-        for piece in pieces(dialogue.messages):
+        for piece in learned(dialogue.messages):
             before = dialogue.messages[: piece.message]
             yield Task(dialogue, piece, sum(message.role == "user" for message in before))
 

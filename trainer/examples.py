@@ -1,7 +1,8 @@
 """A dialogue as the chat that the agent learns from, in the format of `trainer.agent_format`.
 
 Invariants: roles alternate behind the system message (user, assistant, tool, assistant, ...); loss
-falls on the agent's messages alone; the last message is the agent's. What only the simulator knows
+falls on the agent's messages alone, and not on those in which it has misheard the user; the last
+message is the agent's. What only the simulator knows
 (persona, goal, where a document was planted) never gets into the chat. What the agent does speak
 from, and the user has not said, stands in a `tool` message before it speaks: it is never asked to
 know a document by heart.
@@ -13,8 +14,10 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from specs.ahead import THEN, then_of
 from specs.domain import Domain, Speech
 from specs.expressions import Expression
+from specs.mishearing import misheard
 from specs.plan import PlanSource
 from specs.records import Dialogue, dump_json
 from specs.replay import Replayed, replay
@@ -44,12 +47,19 @@ def agent_card(domain: Domain) -> dict[str, Any]:
 
     `{"domain", "description", "intents": {name: {"description", "slots": {slot: type}}},
     "tools": {name: {"description", "input": {argument: type}}}}`. An intent has the slots of all
-    edges that carry it; edges without an intent go by `UNNAMED`.
+    edges that carry it, and `then` where another intent may be said with it; edges without an
+    intent go by `UNNAMED`, and so do words that fit nothing where the agent has learned to come
+    back to the point.
     """
     slots: dict[str, dict[str, str]] = {name: {} for name in domain.intents}
     for speech, name in _understood(domain):
         slots.setdefault(name, {}).update(_types(speech))
     used = {edge.intent or UNNAMED for edge in domain.edges}
+    for name in _begun(domain):
+        slots.setdefault(name, {})[THEN] = "id"
+    if domain.agent.speech.references or domain.facts:
+        used.add(UNNAMED)
+        slots.setdefault(UNNAMED, {})
     described = {name: intent.description for name, intent in domain.intents.items()}
     described.setdefault(UNNAMED, "Anything else.")
     intents = {
@@ -77,6 +87,17 @@ def _understood(domain: Domain) -> Iterator[tuple[Speech, str]]:
         yield edge.speech, edge.intent or UNNAMED
     for intent in domain.intents.values():
         yield intent.speech, intent.name
+
+
+def _begun(domain: Domain) -> Iterator[str]:
+    """Yield the intents with which another one may be said, before it is asked for."""
+    asked = {edge.from_ for edge in domain.edges if edge.ahead}
+    for edge in domain.edges:
+        states = (domain.states.get(case.to) for case in edge.to)
+        if not edge.speech.slots and any(
+            state is not None and state.name in asked and state.call is None for state in states
+        ):
+            yield edge.intent or UNNAMED
 
 
 def _types(speech: Speech) -> dict[str, str]:
@@ -127,7 +148,7 @@ def _line(name: str, arguments: Mapping[str, str], entry: Mapping[str, Any]) -> 
 
 
 def agent_messages(dialogue: Dialogue, domain: Domain, source: PlanSource) -> list[ChatMessage]:
-    """Return a dialogue as the agent's chat; loss falls on the assistant's messages alone.
+    """Return a dialogue as the agent's chat; loss falls on what the assistant has not misheard.
 
     A last user's turn that nobody answered is left out; of a dialogue in which the agent never
     speaks the system message alone remains.
@@ -168,8 +189,13 @@ def _answered(
     """Yield what the agent wrote in one turn, with what came back in between."""
     written: list[str] = []
     slots: Mapping[str, Any] = {}
+    unheard = misheard(domain, heard.turn) if heard is not None else None
     if heard is not None:
-        understood = understanding(heard.turn.intent, heard.turn.slots, heard.speech)
+        given = heard.turn.slots if heard.turn.edge >= 0 else {}  # what is wrong is no slot
+        intent = heard.turn.intent if unheard is None else unheard[1].intent or ""
+        if (then := then_of(domain, heard.turn)) is not None:
+            given = {**given, THEN: then.intent or UNNAMED}
+        understood = understanding(intent, given, heard.speech)
         slots = understood.slots
         written.append(understood.written())
     contents = [tool_content(domain, calling, result) for calling, result in said.calls]
@@ -185,7 +211,8 @@ def _answered(
             yield ChatMessage("assistant", "\n".join(written), True)
         yield tool_message({}, facts)
         written = []
-    yield ChatMessage("assistant", "\n".join([*written, said.turn.text]), True)
+    # What was misheard stands there, so that the correction makes sense; nobody is to learn it.
+    yield ChatMessage("assistant", "\n".join([*written, said.turn.text]), unheard is None)
 
 
 def understanding(intent: str, slots: Mapping[str, Any], speech: Speech) -> Understanding:

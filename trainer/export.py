@@ -28,10 +28,18 @@ MARK = "duologue-export"
 
 
 def plain(messages: Iterable[Mapping[str, Any]]) -> list[Plain]:
-    """Return messages in the roles system, user and assistant, in turn, the user first."""
+    """Return messages in the roles system, user and assistant, in turn, the user first.
+
+    What the agent is not to learn, since it misheard, is left out with what it misheard: not all
+    that these forms are for can leave a message's loss out.
+    """
     found: list[Plain] = []
     for message in messages:
         role, content = str(message["role"]), str(message["content"])
+        if role == "assistant" and message.get("train") is False:
+            if found and found[-1]["role"] == "user":
+                found.pop()
+            continue
         if role == "tool":
             role, content = "user", RESULTS + content
         if role == "assistant" and (not found or found[-1]["role"] == "system"):

@@ -32,7 +32,8 @@ def example_turns(
         _, turns = split_turns(dialogue.messages)
         for number, turn in enumerate(turns):
             found = turn_intent(turn)
-            if found is not None and turn[-1].role == "assistant":
+            mistaken = any(one.role == "assistant" and not one.train for one in turn)
+            if found is not None and turn[-1].role == "assistant" and not mistaken:
                 counts[found] += 1
                 some = by_intent.setdefault(found, [])
                 some.append((digest(seed, dialogue.walk_id, number), tuple(turn)))

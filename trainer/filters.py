@@ -2,8 +2,8 @@
 
 Invariants: filters apply in their order, each to what the one before kept; a decision depends on
 the figures of the dialogues, the seed and their order alone; only numbers are held, never the
-dialogues. A filter that looks at one dialogue at a time (`ended`, `consistent`, `threshold`,
-`judge`) judges every dialogue; one that looks at all (`top`, `random`, `balance`,
+dialogues. A filter that looks at one dialogue at a time (`none`, `ended`, `consistent`,
+`threshold`, `judge`) judges every dialogue; one that looks at all (`top`, `random`, `balance`,
 `near_duplicates`) those that the filters before it kept.
 """
 
@@ -30,7 +30,15 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 JUDGE = "judge"
 """The measure that holds a judge's rating."""
 
-_SINGLE = ("ended", "consistent", "threshold", "judge")
+UNTRUSTED: Mapping[str, str] = {
+    "persona_rank": (
+        "does not tell a persona's own utterances from another's (tests/bench/test_personas.py), "
+        "so that a filter would keep by chance; it is there for reading"
+    ),
+}
+"""Measures that no filter may use, and why."""
+
+_SINGLE = ("none", "ended", "consistent", "threshold", "judge")
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
     "threshold": ("measure",),
@@ -153,7 +161,7 @@ def findings(rules: Sequence[Filter], names: Iterable[str], judged: bool) -> lis
         names: of the measures that there are.
         judged: whether an engine plays the judge.
     """
-    known = sorted(set(names) - {JUDGE})
+    known = sorted(set(names) - {JUDGE, *UNTRUSTED})
     found: list[Finding] = []
     for number, rule in enumerate(rules):
         where = Where(f"curate.filters[{number}]")
@@ -178,8 +186,10 @@ def _wrong(rule: Filter, known: Sequence[str], judged: bool) -> Iterable[str]:
     if rule.min is not None and rule.max is not None and rule.min > rule.max:
         yield f"min = {rule.min:g} is above max = {rule.max:g}: nothing would be kept"
     name = (rule.measure or "").removeprefix("-" if rule.kind == "top" else "")
-    if rule.measure is not None and name not in known:
+    if rule.measure is not None and name not in known and name not in UNTRUSTED:
         yield f"there is no measure {name!r}{nearest(name, known) or _some(known)}"
+    if name in UNTRUSTED:
+        yield f"{name!r} {UNTRUSTED[name]}"
     if rule.kind == "judge" and not judged:
         yield "a filter of the kind 'judge' needs `curate.judge`, the engine that rates"
 
@@ -193,6 +203,8 @@ def _some(known: Sequence[str]) -> str:
 
 def dropped(rule: Filter, facts: Facts) -> str:
     """Return why a filter that looks at one dialogue drops this one; empty when it keeps it."""
+    if rule.kind == "none":
+        return ""
     if rule.kind == "ended":
         stopped = facts.stop_reason
         return "" if stopped == StopReason.ENDED else f"stopped: {stopped}"

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from specs.errors import InputError
 from specs.parts import Folder, read_batches, write_part
 from specs.records import dump_json, predictions_schema
+from specs.rouge import rouge_l
 from trainer.evaluation import ChatDialogue, Prediction
 from trainer.figures import Marked
-from trainer.rouge import rouge_l
 from trainer.scoring import Card, correct, groundedness, material
 from trainer.vectors import Embed
 

@@ -2,26 +2,26 @@
 
 Invariant: what says something about quality is taken over the model's own turns alone and is None
 where a dialogue has none; `reference_share` stands beside it, so that a person's references cannot
-hide a weak model. Nothing needs a model or an embedding, and nothing depends on a script.
+hide a weak model. Nothing needs a model, unless subgoals are to be found by embeddings; nothing
+depends on a script.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
-from functools import lru_cache
 
-from specs.domain import Domain, Speech
+from specs.domain import Domain
+from specs.engine import REFERENCE
 from specs.errors import ExpressionError
 from specs.records import Turn
 from specs.replay import Replayed
-from specs.words import Vocabulary, content_words, words
+from specs.subgoals import furthest, possible
+from specs.words import words
 from trainer.consistency import Followed, Inconsistency
-from trainer.rouge import rouge_l_words
-
-SUBGOAL_ROUGE = 0.3
-"""ROUGE-L from which on an utterance speaks for a subgoal (Ulmer et al., 2024)."""
+from trainer.likeness import SubgoalGauge
+from trainer.persona import coverage, rank
 
 REPEATED_RUN = 4
 """Words of a run whose repetition within a dialogue counts."""
@@ -41,15 +41,20 @@ class Measures:
             which a person's reference stands.
         ended: 1 when it ended in an end state, else 0.
         subgoals_reached, subgoals_relative: states of the domain's `subgoals` that the walk
-            entered; as a share of all of them.
+            entered; as a share of those on the best path that its goal leaves open
+            (`specs.subgoals`).
         subgoals_said, subgoals_said_relative: subgoals that an own utterance of the agent speaks
-            for: its ROUGE-L with one of the state's references, rendered there and then, is above
-            SUBGOAL_ROUGE (Ulmer et al., 2024); as a share of the subgoals that have references.
+            for, along the furthest path: of all subgoals' references, rendered there and then, it
+            is most like one of that state's, and like enough (after Ulmer et al., 2024, who take
+            ROUGE-L and 0.33; `trainer.likeness`); as a share of the best path's subgoals that have
+            references.
         groundedness: mean of what `grounded` measured, over the agent's own turns that it judges.
         rejected_share: candidates that failed, as a share of all that the models wrote.
         persona_coverage: share of the persona's content words that the user's own turns hold
             (persona coverage of Song et al., 2019, without its weights); it says whether the
             persona is used, not whether it is contradicted.
+        persona_rank: share of the domain's other personas of whose words the user's own turns hold
+            less (`trainer.persona`); for reading only, as it does not tell personas apart yet.
         distinct_1, distinct_2, distinct_3: different n-grams as a share of all, over the own turns
             (Li et al., 2016).
         compression_ratio: bytes of the own turns' text over its bytes under zlib (Shaib et al.,
@@ -72,6 +77,7 @@ class Measures:
     groundedness: float | None
     rejected_share: float | None
     persona_coverage: float | None
+    persona_rank: float | None
     distinct_1: float | None
     distinct_2: float | None
     distinct_3: float | None
@@ -90,18 +96,22 @@ NAMES: tuple[str, ...] = tuple(field.name for field in fields(Measures))
 """What a filter may be about."""
 
 
-def measure(followed: Followed, found: Sequence[Inconsistency]) -> Measures:
+def measure(followed: Followed, found: Sequence[Inconsistency], subgoals: SubgoalGauge) -> Measures:
     """Return a dialogue's figures.
 
     Args:
         followed: the dialogue, played again (`trainer.consistency.follow`).
         found: its inconsistencies.
+        subgoals: tells which subgoal an utterance speaks for.
     """
     dialogue, domain = followed.dialogue, followed.domain
     turns = dialogue.turns
     own = [turn for turn in turns if turn.source in OWN]
     spoken = [words(turn.text) for turn in own]
-    said, sayable = _subgoals_said(followed)
+    by_user = [turn.text for turn in own if turn.role == "user"]
+    memory = turns[0].memory if turns else {}
+    names, sayable = _subgoals_said(followed, subgoals)
+    said = None if names is None else float(furthest(domain, memory, names))
     rejected = sum(len(turn.rejected) for turn in turns)
     reached = len(dialogue.subgoals_reached)
     return Measures(
@@ -112,12 +122,15 @@ def measure(followed: Followed, found: Sequence[Inconsistency]) -> Measures:
         reference_share=_share(sum(turn.source == "reference" for turn in turns), len(turns)),
         ended=float(dialogue.ended),
         subgoals_reached=reached,
-        subgoals_relative=_share(reached, len(domain.subgoals)),
+        subgoals_relative=_share(reached, possible(domain, memory)),
         subgoals_said=said,
-        subgoals_said_relative=None if said is None else _share(said, sayable),
+        subgoals_said_relative=(
+            None if said is None else _share(said, furthest(domain, memory, sayable))
+        ),
         groundedness=_mean(_grounded(own)),
         rejected_share=_share(rejected, rejected + len(own)),
-        persona_coverage=_persona_coverage(dialogue.persona, own),
+        persona_coverage=coverage(dialogue.persona, by_user),
+        persona_rank=rank(dialogue.persona, [one.text for one in domain.personas], by_user),
         distinct_1=distinct(spoken, 1),
         distinct_2=distinct(spoken, 2),
         distinct_3=distinct(spoken, 3),
@@ -175,46 +188,32 @@ def _repetition(spoken: Sequence[Sequence[str]]) -> float | None:
     return None if different is None else 1 - different
 
 
-@lru_cache(maxsize=4096)
-def _persona_words(persona: str) -> frozenset[str]:
-    return frozenset(content_words(persona))
-
-
-def _persona_coverage(persona: str, own: Sequence[Turn]) -> float | None:
-    wanted = _persona_words(persona)
-    texts = [turn.text for turn in own if turn.role == "user"]
-    if not wanted or not texts:
-        return None
-    said = Vocabulary(texts)
-    return sum(word in said for word in wanted) / len(wanted)
-
-
 # -- subgoals by words
 
 
-def _subgoals_said(followed: Followed) -> tuple[float | None, int]:
-    """Return how many subgoals own utterances speak for, and how many could be."""
-    sayable = _sayable(followed.domain)
-    open_ = dict(sayable)
-    own = [t for t in followed.turns if t.turn.role == "agent" and t.turn.source in OWN]
+def own_agent_turns(followed: Followed) -> list[Replayed]:
+    """Return the agent's turns that the model has worded itself."""
+    return [t for t in followed.turns if t.turn.role == "agent" and t.turn.source in OWN]
+
+
+def subgoal_references(domain: Domain, replayed: Replayed) -> Iterator[tuple[str, str]]:
+    """Yield the references of each subgoal's state with its name, as they read at a turn."""
+    for name in domain.subgoals:
+        for reference in domain.states[name].speech.references:
+            try:
+                yield name, reference.say.render(replayed.scope)
+            except ExpressionError:
+                continue  # it speaks of what is not there yet, or draws its words
+
+
+def _subgoals_said(followed: Followed, gauge: SubgoalGauge) -> tuple[set[str] | None, set[str]]:
+    """Return the subgoals that own utterances speak for (None without any), and all there are."""
+    domain = followed.domain
+    # A reference engine's words are taken for its own: they show the most that can be found.
+    perfect = [t for t in followed.turns if t.turn.role == "agent" and t.turn.model == REFERENCE]
+    own = perfect or own_agent_turns(followed)
+    sayable = {name for name in domain.subgoals if domain.states[name].speech.references}
+    said: set[str] = set()
     for replayed in own:
-        spoken = words(replayed.turn.text)
-        for name in [name for name, speech in open_.items() if _speaks(spoken, speech, replayed)]:
-            del open_[name]
-    return (float(len(sayable) - len(open_)) if own else None), len(sayable)
-
-
-def _sayable(domain: Domain) -> dict[str, Speech]:
-    speeches = {name: domain.states[name].speech for name in domain.subgoals}
-    return {name: speech for name, speech in speeches.items() if speech.references}
-
-
-def _speaks(spoken: Sequence[str], speech: Speech, replayed: Replayed) -> bool:
-    for reference in speech.references:
-        try:
-            text = reference.say.render(replayed.scope)
-        except ExpressionError:
-            continue  # it speaks of what is not there yet, or draws its words
-        if rouge_l_words(spoken, words(text)) > SUBGOAL_ROUGE:
-            return True
-    return False
+        said |= gauge.named(replayed.turn.text, list(subgoal_references(domain, replayed)))
+    return (said if own else None), sayable

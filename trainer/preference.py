@@ -52,7 +52,7 @@ def preferences(
         said, left = piece.prefix, piece.text
         while left and rest and left.startswith(rest[0].text) and rest[0].text:
             answer = rest.pop(0)
-            for refused in _worth(answer):
+            for refused in _worth(answer) if messages[piece.message].train else ():
                 yield Preference(
                     answer.turn, messages[: piece.message], said + answer.text, said + refused
                 )

@@ -9,7 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
+from specs.engine import (
+    REFERENCE,
+    Answer,
+    Candidate,
+    EngineInfo,
+    EngineStats,
+    Failure,
+    Request,
+    dead,
+)
 from specs.errors import EngineError
 from specs.run_file import EngineSection
 from specs.seeds import seed
@@ -35,7 +44,7 @@ class ReferenceBackend:
         self._answered = 0
         self._death = None
         return EngineInfo(
-            model="reference",
+            model=REFERENCE,
             takes="references",
             window=0,
             max_running=self._config.max_running,

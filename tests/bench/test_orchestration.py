@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import ray
 
-from actors.conversation import Cast, Conversation
+from actors.cast import Cast
+from actors.conversation import Conversation
 from actors.engines.client import EngineClient
 from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica

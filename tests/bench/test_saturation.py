@@ -25,7 +25,7 @@ import pytest
 import ray
 
 from actors.caller import ToolCaller
-from actors.conversation import Cast
+from actors.cast import Cast
 from actors.engines.client import EngineClient
 from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from actors.conversation import Cast
+from actors.cast import Cast
 from actors.retrieval.sampled import SampledTools
 from actors.seat import Seat
 from specs.domain import Domain, Side

@@ -98,6 +98,22 @@ def test_the_adapter_sees_what_it_was_trained_on(domain: Domain) -> None:
         assert not learned.pieces
 
 
+def test_the_adapter_sees_users_who_dither_and_change_their_mind() -> None:
+    tavern, traits = open_domain("tavern"), (("vague", 1.0), ("changes_mind", 1.0))
+    dialogues = rehearse(tavern, 12, 0, 0, traits=traits)
+    users = [turn for one in dialogues for turn in one.turns if turn.role == "user"]
+    assert any(turn.edge < 0 for turn in users)
+    assert any(turn.edge >= 0 and tavern.edges[turn.edge].revises for turn in users)
+    assert "(other)" in agent_messages(dialogues[0], tavern, SOURCE)[0].content
+    for dialogue in dialogues:
+        talk, learned, _ = seated(tavern, dialogue)
+        asyncio.run(played(talk, dialogue))
+        assert talk.ended
+        trained = agent_messages(dialogue, tavern, SOURCE)
+        assert [one.content for one in talk.messages] == [one.content for one in trained]
+        assert not learned.pieces
+
+
 def test_a_reference_that_does_not_suit_the_document_is_passed_over(tmp_path: Path) -> None:
     first = """      - {say: "I have {{ results"""
     unsuited = """      - {say: "This.", slots: {shown: "[results[99].id]"}}\n"""

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from actors import single_prompt, speaking
-from actors.conversation import Cast, Conversation
+from actors.cast import Cast
+from actors.conversation import Conversation
 from actors.single_prompt import SinglePrompt
 from specs.checks import run_checks
 from specs.domain import Domain

@@ -26,6 +26,7 @@ from cluster.generate import open_run_domain
 from cluster.rating import rater, rating_prompt
 from cluster.rehearsal import rehearse
 from cluster.run_folder import RunFolder
+from cluster.walked_labels import is_run, walked_labels
 from specs.engine import Answer, Candidate, Failure, Request
 from specs.errors import DuologueError, InputError, Unavailable
 from specs.parts import read_dialogues, read_rows, write_part
@@ -292,3 +293,49 @@ def test_of_a_long_dialogue_the_judge_sees_the_end() -> None:
     assert len(shown) < 1500
     assert shown.startswith("[...]")
     assert shown.endswith(" end")
+
+
+def test_subgoals_may_be_found_by_embeddings(played: Path) -> None:
+    def said(**subgoals: Any) -> float:
+        run = run_file(played, filters=[{"kind": "none"}], subgoals=subgoals)
+        return float(curate(run, False, quiet).summary["measures"]["before"]["subgoals_said"])
+
+    # The model's turns here are the references themselves: any measure finds them at first.
+    assert said() == said(measure="embedding") > 0
+    everything = said(measure="embedding", threshold=0.01)
+    assert everything >= said(measure="embedding", threshold=1.0)
+
+
+def test_published_filters_stand_in_the_printed_frontier(played: Path) -> None:
+    published = [
+        {"kind": "none"},
+        {"kind": "random", "share": 0.9},
+        {"kind": "threshold", "measure": "subgoals_said", "min": 1},
+        {"kind": "top", "measure": "subgoals_said_relative", "share": 0.9},
+        {"kind": "ended"},
+    ]
+    run = run_file(played, filters=published)
+    told = "\n".join(lines(curate(run, False, quiet).summary, run.curate))
+    names = ("none", "random 90%", "1 <= subgoals_said", "top 90% by subgoals_said_relative")
+    assert all(f"\n{name} " in told for name in (*names, "ended"))
+    with pytest.raises(InputError, match="persona_rank"):
+        curate(run_file(played, filters=[{"kind": "top", "measure": "persona_rank", "share": 0.5}]),
+               False, quiet)  # fmt: skip
+
+
+def test_a_runs_own_turns_are_labelled_by_their_states(played: Path) -> None:
+    folder = played / "runs" / "tea"
+    assert is_run(folder)
+    assert not is_run(played)
+    domain = open_run_domain(run_file(played))
+    turns = walked_labels(folder)
+    assert {one.label for one in turns} <= {*domain.subgoals, None}
+    assert len({one.label for one in turns}) > 1
+    for one in turns:  # the model said there what a reference says
+        assert one.label is None or one.text in one.references[one.label]
+    clicked = CliRunner().invoke(
+        cli, ["calibrate", str(folder), "--out", str(played / "out"), "--embedding", "lexical"]
+    )
+    assert clicked.exit_code == 0
+    assert "edited" in clicked.output
+    assert json.loads((played / "out" / "calibration.json").read_text())["turns"] == len(turns)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import string
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from trainer.diversity import COLUMNS, LONG, SAMPLE, CorpusMeasures
+from specs.rouge import rouge_l
+from trainer.diversity import COLUMNS, LONG, PAIRS, SAMPLE, CorpusMeasures
 
 RUN = " ".join("abcdefgh"[:LONG])
 
@@ -35,6 +37,26 @@ def test_distinct_is_of_the_whole_corpus() -> None:
     assert row["distinct_2"] == 4 / 6
     assert row["distinct_3"] == 3 / 4
     assert row["dialogues"] == 2
+
+
+def test_the_published_measures() -> None:
+    row = corpus(["a cup of tea"], ["a cup of mint", "tea"], ["rain"])
+    assert row["unique_words"] == 6
+    assert row["distinct_4"] == 2 / 2
+    assert row["distinct_5"] is None  # no utterance has five words
+    # The longest common subsequence of the first two is "a cup of tea"; the third shares nothing.
+    assert row["rouge_diversity"] == pytest.approx(1 - (2 * 4 / (4 + 5)) / 3)
+    assert corpus(["alone"])["rouge_diversity"] is None
+
+
+def test_many_pairs_are_sampled_close_to_all_of_them() -> None:
+    texts = [" ".join(letters(number * place % 7) for place in range(6)) for number in range(90)]
+    row, again = corpus(*[[text] for text in texts]), corpus(*[[text] for text in texts])
+    pairs = list(combinations(texts, 2))
+    assert len(pairs) > PAIRS
+    mean = sum(rouge_l(one, other) for one, other in pairs) / len(pairs)
+    assert row["rouge_diversity"] == again["rouge_diversity"]
+    assert row["rouge_diversity"] == pytest.approx(1 - mean, abs=0.03)
 
 
 def test_long_runs_count_that_stand_in_another_dialogue() -> None:

@@ -623,7 +623,8 @@ TEST = ("tea", "round-0", "curated", "test.parquet")
 def test_an_empty_or_one_sided_test_split_is_refused(out: Path) -> None:
     curated(out.joinpath(*TEST), [])
     assert "holds no dialogues" in refused(out)
-    turn = [ChatMessage("user", "Hi"), ChatMessage("assistant", '{"intent":"ask","slots":{}}\nYes')]
+    said = '{"intent":"ask","slots":{}}\nYes'
+    turn = [ChatMessage("user", "Hi"), ChatMessage("assistant", said, train=True)]
     curated(out.joinpath(*TEST), [row("a", turn), row("b", turn)])
     assert "all 2 user turns have the intent 'ask'" in refused(out)
     curated(out.joinpath(*TEST), [row("a", turn), row("a", turn)])

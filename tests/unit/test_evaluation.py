@@ -36,13 +36,13 @@ DIALOGUE = ChatDialogue(
     "w1",
     (
         ChatMessage("system", "Sells tea."),
-        ChatMessage("assistant", "Hello!"),
+        ChatMessage("assistant", "Hello!", True),
         ChatMessage("user", "Mint?"),
-        ChatMessage("assistant", f"{ASK}\n{CALL}"),
+        ChatMessage("assistant", f"{ASK}\n{CALL}", True),
         ChatMessage("tool", '{"results":[{"id":"t1"}]}'),
-        ChatMessage("assistant", "We have mint."),
+        ChatMessage("assistant", "We have mint.", True),
         ChatMessage("user", "The first."),
-        ChatMessage("assistant", f"{CHOOSE}\nHere you are.\nEnjoy."),
+        ChatMessage("assistant", f"{CHOOSE}\nHere you are.\nEnjoy.", True),
     ),
 )
 
@@ -180,7 +180,7 @@ def test_a_long_dialogue_loses_its_oldest_turns_and_keeps_the_system_message() -
 
 
 def test_examples_go_before_the_dialogue_and_are_given_up_last() -> None:
-    turn = (ChatMessage("user", "Bye"), ChatMessage("assistant", "{}\nBye."))
+    turn = (ChatMessage("user", "Bye"), ChatMessage("assistant", "{}\nBye.", True))
     first, *_, last = map(place, tasks([DIALOGUE]))
     prompts = Prompts(Letters(), 9999, [turn, turn])
     text = read(prompts.tokens(*first, 10) or [])
@@ -249,7 +249,9 @@ def test_whole_dialogues_are_chosen_up_to_the_turns_asked_for() -> None:
 
 
 def test_the_habits_of_training_dialogues_are_guessed_from() -> None:
-    again = ChatDialogue("t2", (*DIALOGUE.messages[:3], ChatMessage("assistant", f"{ASK}\nYes.")))
+    again = ChatDialogue(
+        "t2", (*DIALOGUE.messages[:3], ChatMessage("assistant", f"{ASK}\nYes.", True))
+    )
     habits = Habits.of([DIALOGUE, again])
     assert habits.majority("choose") == "ask"
     assert habits.bigram(None) == "ask"

@@ -161,3 +161,32 @@ def test_filters_as_they_should_be_are_not_refused() -> None:
     assert findings(rules, NAMES, judged=True) == []
     resolved = [Filter.model_validate_json(rule.model_dump_json()) for rule in rules]
     assert findings(resolved, NAMES, judged=True) == []
+
+
+def test_the_published_filters_stand_side_by_side_in_the_frontier() -> None:
+    columns = ("subgoals_said", "subgoals_said_relative")
+    rows = Table(columns)
+    for number, said in enumerate((0, 1, 2, 3)):
+        facts = Facts(
+            "ended" if said > 1 else "turn_limit",
+            (),
+            dict(zip(columns, (said, said / 4), strict=True)),
+        )
+        rows.add(f"walk-{number}", "d", (), facts)
+    published = [
+        Filter(kind="none"),
+        Filter(kind="random", share=0.5),
+        Filter(kind="threshold", measure="subgoals_said", min=1),
+        Filter(kind="top", measure="subgoals_said_relative", share=0.25),
+        Filter(kind="ended"),
+    ]
+    assert findings(published, columns, judged=False) == []
+    _, left = chain(published, rows, 0, none_alike)
+    found = frontier(published, rows, left, 0, none_alike)
+    assert [(row.name, row.kept) for row in found[1:-1]] == [
+        ("none", 4), ("random 50%", 2), ("1 <= subgoals_said", 3),
+        ("top 25% by subgoals_said_relative", 1), ("ended", 2),
+    ]  # fmt: skip
+    assert found[4].means["subgoals_said"] == 3.0
+    _, everyone = chain([], rows, 0, none_alike)
+    assert everyone.all()

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 
 from actors.sink_core import arrow_rows
-from cluster.generate import check_parts
+from cluster.generate import check_parts, generate
 from specs.errors import InputError
 from specs.parts import Folder, write_part
 from specs.plan import PlanSource, walk_id_of
 from specs.records import Dialogue
+from specs.run_file import validate
 from tests.unit.durable_samples import make_dialogue
 from tests.unit.kiosk import kiosk
 
@@ -52,3 +53,25 @@ def test_dialogues_that_are_there_twice_are_told(tmp_path: Path) -> None:
     write(folder, "part-b.parquet", own(1), own(2))
     [warning] = check_parts(folder, kiosk(), SOURCE)
     assert "part-b.parquet: 1 of its dialogues" in warning
+
+
+def test_filters_that_could_not_curate_are_refused_before_anything_is_played(
+    tmp_path: Path,
+) -> None:
+    filters = [
+        {"kind": "threshold", "measure": "persona_rank", "min": 0.5},
+        {"kind": "top", "measure": "subgoal_said"},
+        {"kind": "none", "share": 0.5},
+    ]
+    data = {
+        "run": {"name": "r", "dialogues": 1, "out": str(tmp_path)},
+        "domain": {"path": "tavern"},
+        "engines": {"e": {"kind": "reference"}},
+        "roles": {"user": "e", "agent": "e"},
+        "curate": {"filters": filters},
+    }
+    with pytest.raises(InputError) as refused:
+        generate(validate(data, "run.toml"), fresh=False)
+    said = str(refused.value)
+    assert all(f"curate.filters[{number}]: error: " in said for number in range(3))
+    assert list(tmp_path.iterdir()) == []

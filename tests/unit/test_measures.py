@@ -9,22 +9,35 @@ from typing import Any
 import pytest
 
 from cluster.rehearsal import rehearse
+from specs.engine import REFERENCE
 from specs.records import CheckResult, Dialogue
 from specs.replay import source_of
+from specs.run_file import Subgoals
 from tests.unit.kiosk import SEED, kiosk
 from trainer.consistency import Inconsistency, follow
+from trainer.likeness import SubgoalGauge
 from trainer.measures import NAMES, compression_ratio, distinct, measure, ngrams, own_texts
+
+
+def nothing_embedded(texts: Any) -> Any:
+    raise AssertionError(f"words need no model: {texts}")
+
+
+GAUGE = SubgoalGauge(Subgoals(), nothing_embedded)
 
 
 @cache
 def bought() -> Dialogue:
     """Return the shortest dialogue that ends in a sale, in a person's words."""
     ended = [d for d in rehearse(kiosk(), 30, 0, SEED) if "bye" in d.subgoals_reached]
-    return min(ended, key=lambda dialogue: len(dialogue.turns))
+    shortest = min(ended, key=lambda dialogue: len(dialogue.turns))
+    # As though a model had been there for whose words the references stand.
+    turns = tuple(replace(turn, model="tiny") for turn in shortest.turns)
+    return replace(shortest, turns=turns)
 
 
 def figures(dialogue: Dialogue, found: tuple[Inconsistency, ...] = ()) -> dict[str, float | None]:
-    return measure(follow(dialogue, kiosk(), source_of(dialogue, SEED)), found).columns()
+    return measure(follow(dialogue, kiosk(), source_of(dialogue, SEED)), found, GAUGE).columns()
 
 
 def own(**by_place: Any) -> Dialogue:
@@ -100,6 +113,13 @@ def test_subgoals_that_are_said() -> None:
     mute: dict[str, Any] = {f"t{offer}": {"text": "Hm, wait."}, f"t{last}": {}}
     assert figures(own(**mute))["subgoals_said_relative"] == 0.5
     assert figures(own(t1={}))["subgoals_said"] is None  # the user's words say no subgoal
+
+
+def test_the_reference_engine_shows_the_most_that_can_be_found() -> None:
+    perfect = tuple(replace(turn, model=REFERENCE) for turn in bought().turns)
+    row = figures(replace(bought(), turns=perfect))
+    assert (row["subgoals_said"], row["subgoals_said_relative"]) == (2, 1.0)
+    assert row["own_share"] == 0.0
 
 
 def test_what_the_user_makes_of_the_persona() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from actors.conversation import Cast, Conversation
+from actors.cast import Cast
+from actors.conversation import Conversation
 from actors.reenact import UNSURE, exact_prompts
 from specs.plan import make_plan
 from specs.records import Dialogue, dialogue_from_row, dialogue_row

@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.rouge import rouge_l
+from specs.rouge import rouge_l
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,15 @@ def test_the_arms_of_a_comparison_differ_in_their_policy_alone(name: str) -> Non
 DEMO = RUNS / "demo.toml"
 
 
+def test_an_unsteered_agent_that_would_see_neither_workflow_nor_history_is_refused() -> None:
+    tavern = RUNS / "tavern.toml"
+    message = r"engines.cpu.profile.persona = true and engines.cpu.profile.history = 8"
+    with pytest.raises(InputError, match=message):
+        load(tavern, ["policy.workflow=unstructured"])
+    seen = ["engines.cpu.profile.persona=true", "engines.cpu.profile.history=8"]
+    assert load(tavern, ["policy.workflow=unstructured", *seen]).roles.agent == "cpu"
+
+
 def test_an_engine_that_nothing_names_is_refused() -> None:
     message = r"engines.cpy is an engine that no role and no judge names; did you mean 'cpu'\?"
     with pytest.raises(InputError, match=message):

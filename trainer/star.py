@@ -1,39 +1,36 @@
-"""Turn the STAR dialogues (Mosig et al. 2020; Rasa's copy, MIT) into a run that can be trained on.
-
-    python -m tests.bench.star_data /work/shared/data/star/dialogues.jsonl.gz runs/star
-    duologue train tests/bench/star.toml
-    duologue evaluate tests/bench/star.toml
+"""STAR's dialogues between people (Mosig et al. 2020) as a run's curated files, to be trained on.
 
 A turn of the agent is its action's label, written as the understanding (`intent`) before its words;
 a turn without a label is its words alone. What a query brought back stands behind the user's words:
 the label is chosen after the query, and so it is here. The system message lists the actions of the
-dialogue's task. Dialogues are split by a hash of their id. The data is never committed.
+dialogue's task. Dialogues are split by a hash of their id.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from specs.errors import Finding, InputError, Where
 from specs.parts import SUFFIX, Folder, write_part
 from specs.records import SCHEMA_VERSION, curated_schema, dump_json
 from specs.seeds import digest
+from specs.star.files import Talk
 from trainer.agent_format import ChatMessage, Understanding
+from trainer.chat_file import CARD
 from trainer.examples import system_message
 
 SHARES = {"test": 0.1, "validation": 0.05}
 DESCRIPTION = "An assistant. The intent is what the assistant does next."
 
 
-def side(number: int) -> str:
+def side(talk: str) -> str:
     """Return the split that a dialogue belongs to."""
-    place = int(digest("star", number)[:8], 16) / 2**32
+    place = int(digest("star", talk)[:8], 16) / 2**32
     for name, share in SHARES.items():
         if place < share:
             return name
@@ -72,49 +69,45 @@ def _answer(event: Mapping[str, Any]) -> str:
     return f"{Understanding(event['action']).written()}\n{event['text']}"
 
 
-def dialogues(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the dialogues in which somebody says something."""
-    with gzip.open(path, "rt", encoding="utf-8") as stream:
-        for line in stream:
-            dialogue = json.loads(line)
-            if any(event["role"] == "agent" for event in dialogue["events"]):
-                yield dialogue
-
-
-def actions(found: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _actions(talks: Sequence[Talk]) -> dict[str, list[str]]:
     """Return the labels of each task's agent turns."""
     by_task: dict[str, set[str]] = {}
-    for dialogue in found:
-        names = {event.get("action") for event in dialogue["events"] if event["role"] == "agent"}
-        by_task.setdefault(dialogue["task"], set()).update(name for name in names if name)
+    for talk in talks:
+        names = {event.get("action") for event in talk.events if event["role"] == "agent"}
+        by_task.setdefault(talk.task, set()).update(name for name in names if name)
     return {task: sorted(names) for task, names in by_task.items()}
 
 
-def write(source: Path, run: Path) -> dict[str, int]:
-    """Write a run's curated files; returns the dialogues of each split."""
-    found = list(dialogues(source))
-    known = actions(found)
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
-    for dialogue in found:
-        system = system_message(card(known[dialogue["task"]], dialogue["task"]))
+def write_run(talks: Sequence[Talk], run: Path) -> dict[str, int]:
+    """Write a run's curated files; returns the dialogues of each split.
+
+    Raises:
+        InputError: the folder is not empty, or cannot be written.
+    """
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        hint = "name another --curated, or delete it"
+        raise InputError([Finding(Where(str(run)), "is not an empty folder", hint)])
+    known = _actions(talks)
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], **{name: [] for name in SHARES}}
+    for talk in talks:
+        system = system_message(card(known[talk.task], talk.task))
         messages = [
             {"role": one.role, "content": one.content, "train": one.train}
-            for one in chat(dialogue["events"], system)
+            for one in chat(talk.events, system)
         ]
-        row = {"walk_id": f"star-{dialogue['id']}", "messages": messages, "path": [], "doc_ids": []}
-        rows[side(dialogue["id"])].append(row)
+        row = {"walk_id": f"star-{talk.id}", "messages": messages, "path": [], "doc_ids": []}
+        rows[side(talk.id)].append(row)
     everything = sorted({name for names in known.values() for name in names})
     schema = curated_schema()
-    about = {b"duologue.agent": dump_json(card(everything)).encode()}
-    schema = schema.with_metadata({**schema.metadata, **about})
-    folder = Folder.of(run / "round-0" / "curated")
-    folder.create()
-    for name, held in rows.items():
-        write_part(folder, f"{name}{SUFFIX}", pa.Table.from_pylist(held, schema=schema))
+    schema = schema.with_metadata({**schema.metadata, CARD: dump_json(card(everything)).encode()})
     manifest = {"format": "duologue-run", "schema_version": SCHEMA_VERSION, "name": run.name}
-    Folder.of(run).write_bytes("run.json", json.dumps(manifest).encode())
+    try:
+        folder = Folder.of(run / "round-0" / "curated")
+        folder.create()
+        for name, held in rows.items():
+            write_part(folder, f"{name}{SUFFIX}", pa.Table.from_pylist(held, schema=schema))
+        Folder.of(run).write_bytes("run.json", json.dumps(manifest).encode())
+    except OSError as error:
+        message = f"cannot be written: {error.strerror or error}"
+        raise InputError([Finding(Where(str(run)), message)]) from None
     return {name: len(held) for name, held in rows.items()}
-
-
-if __name__ == "__main__":
-    print(write(Path(sys.argv[1]), Path(sys.argv[2])))

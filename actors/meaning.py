@@ -1,0 +1,110 @@
+"""What free words may mean: how people put the open edges, and the manager's verdict on a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from actors.manager import Manager, Option, Question, Verdict
+from actors.manners import cuts
+from specs.ahead import behind, open_ahead
+from specs.domain import Edge
+from specs.errors import ExpressionError
+from specs.scene import Scene, SceneError
+from specs.seeds import shuffled
+
+if TYPE_CHECKING:
+    from actors.conversation import Conversation
+
+
+COMPARED = 8
+"""References of an edge that a reply is held against: short answers count as much as long ones."""
+
+CUTS = 8
+"""Places at which a reply is cut in two at most: each is two questions to the manager."""
+
+
+def put(scene: Scene, edge: Edge, count: int) -> tuple[str, ...]:
+    """Return how people put what an edge stands for: references that suit the document."""
+    texts: list[str] = []
+    try:
+        settled = scene.settle(edge.speech, "user")
+    except (ExpressionError, SceneError):
+        return ()
+    held = scene.slots
+    order = shuffled(edge.speech.references, scene.plan.walk_id, scene.turn, "put", edge.number)
+    for reference in order:
+        try:
+            scene.slots = scene.reference_slots(edge.speech, "user", reference, settled)
+            text = reference.say.render(scene.scope(), scene.draws("put", edge.number))
+        except (ExpressionError, SceneError):
+            continue
+        finally:
+            scene.slots = held
+        if text and "{" not in text:
+            texts.append(text)
+        if len(texts) == count:
+            break
+    return tuple(texts)
+
+
+Pair = tuple[Edge, Edge]
+"""Two edges that one utterance takes, in their order."""
+
+
+async def pair_of(
+    conversation: Conversation, manager: Manager, reply: str, about: object = ""
+) -> tuple[Pair, float] | None:
+    """Return the two edges that a reply takes, and how surely; None where it does not take two.
+
+    It is cut where a clause ends: the manager has to find an open edge before the cut, and behind
+    it one that may be said ahead from there. Of several such cuts the surest counts.
+    """
+    scene, domain = conversation.scene, conversation.cast.domain
+    found: list[tuple[float, Pair]] = []
+    for number, (head, tail) in enumerate(cuts(reply)[:CUTS]):
+        name = f"{about}.{number}"
+        one = await verdict(conversation, manager, head, scene.routable_edges(), f"{name}.1")
+        if one.edge is None:
+            continue
+        edge = domain.edges[one.edge]
+        ahead = behind(scene, edge)
+        if ahead is None or not (edges := open_ahead(ahead)):
+            continue
+        other = await verdict(conversation, manager, tail, edges, f"{name}.2", ahead)
+        if other.edge is not None:
+            sure = min(score for score in (1.0, one.score, other.score) if score is not None)
+            found.append((sure, (edge, domain.edges[other.edge])))
+    if not found:
+        return None
+    score, pair = max(found, key=lambda each: each[0])
+    return pair, score
+
+
+async def verdict(
+    conversation: Conversation,
+    manager: Manager,
+    reply: str,
+    edges: Sequence[Edge],
+    about: object = "",
+    scene: Scene | None = None,
+) -> Verdict:
+    """Return which of the edges a reply takes, by a manager.
+
+    Args:
+        about: tells this question from others on the same turn.
+        scene: where the edges start; where the conversation is if None.
+    """
+    scene = scene or conversation.scene
+    options = [Option(edge.number, put(scene, edge, COMPARED)) for edge in edges]
+    cards = conversation.cast.cards
+    return await manager.route(
+        Question(
+            id=f"{conversation.plan.walk_id}:{scene.turn}:route{about}",
+            dialogue=conversation.plan.walk_id,
+            reply=reply,
+            heard=scene.heard,
+            names=(cards["agent"].name, cards["user"].name),
+            options=tuple(option for option in options if option.texts),
+        )
+    )

@@ -1,0 +1,243 @@
+"""Free talk along a workflow: what is routed, what stays, how it stops, and what is recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from actors.cast import GO_ON, Cast
+from actors.conversation import Conversation
+from actors.manager import RougeManager
+from actors.policies import CONVERSATIONS
+from actors.reenact import exact_prompts
+from cluster.rehearsal import rehearse
+from specs.checks import literals
+from specs.domain import Domain, Side
+from specs.engine import Answer, Candidate, Request
+from specs.loader import open_domain
+from specs.plan import PlanSource, make_plan
+from specs.records import Dialogue, StopReason, Turn
+from specs.replay import replay
+from specs.run_file import PolicySection, Profile
+from tests.unit.scripted import Calls, make_cast, shown
+
+PROFILE = Profile(form="script", candidates=(1, 2), examples=2, repair=False)
+
+
+class Talk:
+    """Says what a test wants at a turn; the keeper asks something else each time."""
+
+    def __init__(self, said: Mapping[int, str | list[str]]) -> None:
+        self.said = said
+        self.requests: list[Request] = []
+
+    async def ask(self, request: Request, dialogue: str) -> Answer:
+        self.requests.append(request)
+        _, turn, attempt = request.id.split(":")
+        lines = self.said.get(int(turn), f"Word number {request.sampling.seed % 9973}, is it not?")
+        text = lines if isinstance(lines, str) else lines[min(int(attempt), len(lines) - 1)]
+        return Answer(
+            request.id,
+            (Candidate(f" {text}", "stop", 5),) * request.sampling.n,
+            completion_tokens=5,
+        )
+
+    def release(self, dialogue: str) -> None:
+        """Nothing sticks."""
+
+    def prompt(self, turn: int) -> str:
+        return next(shown(one) for one in self.requests if one.id.split(":")[1] == str(turn))
+
+
+def supper(domain: Domain, policy: str) -> int:
+    """Return the first index of a traveller who wants a supper."""
+    source = PlanSource(0, policy)
+    return next(n for n in range(50) if make_plan(domain, source, n).memory["errand"] == "supper")
+
+
+async def talk(
+    client: Talk, policy: str = "routed", logged: tuple[Turn, ...] = (), **keys: Any
+) -> Dialogue:
+    domain = open_domain("tavern")
+    source = PlanSource(0, policy)
+    keys = {"manager": RougeManager(), **keys}
+    cast: Cast = make_cast(domain, client, source=source, profile=PROFILE, **keys)
+    plan = make_plan(domain, source, supper(domain, policy))
+    conversation: type[Conversation] = CONVERSATIONS[policy]
+    return await conversation(cast, plan, 0, logged).play()
+
+
+SUPPER: dict[int, str | list[str]] = {
+    1: "A supper would be good, please, I'm starving.",
+    3: "By the fire, I'm frozen.",
+    5: "I'll have some of the eel stew.",
+    7: "Bones don't bother me at all.",
+    9: "A mug of your ale, please.",
+}
+
+
+async def test_free_replies_are_routed_along_the_workflow() -> None:
+    client = Talk(SUPPER)
+    dialogue = await talk(client)
+    assert dialogue.stop_reason is StopReason.ENDED
+    users = [turn for turn in dialogue.turns if turn.role == "user"]
+    assert [turn.intent for turn in users] == [
+        "want_supper",
+        "take_fire",
+        "take_stew",
+        "bones_fine",
+        "drink_ale",
+    ]
+    assert {turn.source for turn in dialogue.turns} == {"model"}
+    assert all(turn.routing["manager"] == "rouge" for turn in users)
+    assert users[0].routing["like"] == "A supper, please, I'm starving."
+    assert dialogue.subgoals_reached == ("ask_seat", "ask_dish", "ask_drink", "supper_served")
+    # The user is told what was heard, and nothing of the graph; the agent what to say next.
+    assert f"The keeper says: {dialogue.turns[2].text}" in client.prompt(3)
+    assert "seat" not in client.prompt(3).splitlines()[-2]
+    assert "eel stew or leek pie" in client.prompt(4)
+
+
+async def test_what_fits_no_edge_leaves_the_dialogue_where_it_is() -> None:
+    client = Talk({**SUPPER, 1: "Is that a stuffed heron up there?", 3: str(SUPPER[1])})
+    dialogue = await talk(client, max_turns=6)
+    first, stay, back, again = dialogue.turns[:4]
+    assert (stay.edge, stay.intent, stay.state) == (-1, "", "greet")
+    assert stay.routing["score"] < 0.33
+    assert (back.state, back.call, back.routing) == ("greet", None, {"stays": 1})
+    told = client.prompt(2)
+    heard = "The traveller says: Is that a stuffed heron up there? Answer in a few words, then: "
+    point = "Welcome the traveller to the Salt Heron. Ask for their errand"
+    assert heard + point in told
+    assert "then: Ask whether they want herring or trout." in told  # an example's own point
+    assert (again.intent, again.edge) == ("want_supper", 0)
+    assert dialogue.stop_reason is StopReason.TURN_LIMIT
+    assert first.role == "agent"
+
+
+async def test_one_point_three_times_is_a_loop() -> None:
+    nothing = {n: f"Tell me about herons, part {n}." for n in (1, 3, 5, 7)}
+    dialogue = await talk(Talk(nothing))
+    assert dialogue.stop_reason is StopReason.LOOP
+    assert len(dialogue.turns) == 6
+    longer = await talk(Talk(nothing), patience=4)
+    assert len(longer.turns) == 8
+    # What is routed in between begins the count anew.
+    mixed = {**nothing, 5: SUPPER[1], 9: "And part nine?", 11: "And part eleven?"}
+    assert len((await talk(Talk(mixed))).turns) > 10
+
+
+async def test_whoever_takes_their_leave_is_gone() -> None:
+    gone = await talk(Talk({1: "Nobody to be seen, so farewell to this place."}))
+    assert gone.stop_reason is StopReason.CLOSED
+    assert len(gone.turns) == 2
+    # Where an edge stands for it, the agent has the last word.
+    left = await talk(Talk({**SUPPER, 3: "I've changed my mind, goodbye."}))
+    assert left.stop_reason is StopReason.ENDED
+    assert left.turns[-1].state == "left"
+
+
+async def test_examples_and_the_goal_are_no_words_of_ones_own() -> None:
+    domain = open_domain("tavern")
+    example = domain.user.speech.examples[0].say.source
+    goal = make_plan(domain, PlanSource(0, "routed"), supper(domain, "routed")).goal
+    for copied in (example, goal):
+        [_, turn, *_] = (await talk(Talk({**SUPPER, 1: [copied, str(SUPPER[1])]}))).turns
+        assert turn.text == SUPPER[1]
+        assert turn.rejected == (copied,)
+    back = domain.agent.speech.examples[0].say.source
+    client = Talk({1: "Are herons shy?", 2: [back, "They are. What can I do for you tonight?"]})
+    turn = (await talk(client, max_turns=4)).turns[2]
+    assert (turn.text, turn.rejected) == ("They are. What can I do for you tonight?", (back,))
+
+
+class Ears(Calls):
+    """Takes what one side says for the other's words."""
+
+    def __init__(self, domain: Domain, side: Side) -> None:
+        super().__init__(domain)
+        said = domain.states.values() if side == "user" else domain.edges
+        self.theirs = {line for one in said for line in literals(one.speech)}
+
+    async def similarity(self, text: str, references: Sequence[str]) -> float:
+        self.compared.append((text, tuple(references)))
+        return 0.9 if self.theirs.issuperset(references) else 0.7
+
+
+@pytest.mark.parametrize("side", ["user", "agent"])
+async def test_a_side_that_keeps_speaking_the_others_lines_ends_the_talk(side: Side) -> None:
+    domain = open_domain("tavern")
+    talking = {n: f"Tell me about herons, part {n}." for n in range(1, 20, 2)}
+    for patience in (1, 2):
+        found = await talk(Talk(talking), caller=Ears(domain, side), patience=patience)
+        assert found.stop_reason is StopReason.OUT_OF_ROLE
+        own = [turn for turn in found.turns if turn.role == side]
+        astray = [
+            turn for turn in own if ("in_role", False) in {(c.name, c.passed) for c in turn.checks}
+        ]
+        assert len(astray) == patience
+        assert {turn.source for turn in astray} == {"reference"}
+        assert all(turn.rejected for turn in astray)
+
+
+async def test_without_steering_the_agent_knows_the_whole_workflow() -> None:
+    steered, alone = Talk(SUPPER), Talk(SUPPER)
+    await talk(steered)
+    dialogue = await talk(alone, structured=False)
+    assert dialogue.stop_reason is StopReason.ENDED
+    assert GO_ON in alone.prompt(4)
+    assert "leek pie" not in alone.prompt(4).splitlines()[-2]
+    assert GO_ON not in steered.prompt(4)
+
+
+async def test_an_interrupted_talk_goes_on_from_its_log() -> None:
+    said = {**SUPPER, 3: "How old is this house?", 5: SUPPER[3], 7: SUPPER[5], 9: SUPPER[7]}
+    said[11] = SUPPER[9]
+    whole = await talk(Talk(said))
+    assert whole.stop_reason is StopReason.ENDED
+    for cut in (2, 4, 5, 8):
+        client = Talk(said)
+        again = await talk(client, logged=whole.turns[:cut])
+        assert [turn.text for turn in again.turns] == [turn.text for turn in whole.turns]
+        assert again.path == whole.path
+        assert min(int(one.id.split(":")[1]) for one in client.requests) == cut
+
+
+async def test_the_record_can_be_followed_and_its_prompts_shown() -> None:
+    domain, source = open_domain("tavern"), PlanSource(0, "routed")
+    client = Talk({**SUPPER, 3: "How old is this house?", 5: SUPPER[3], 7: SUPPER[5]})
+    dialogue = await talk(client)
+    followed = list(replay(dialogue, domain, source))
+    assert len(followed) == len(dialogue.turns)
+    assert [one.differences for one in followed if not one.consistent] == []
+    profiles: Any = {"user": PROFILE, "agent": PROFILE}
+    prompts = await exact_prompts(dialogue, domain, source, profiles)
+    assert {turn: prompts[turn] for turn in (1, 3, 4, 6)} == {
+        turn: client.prompt(turn) for turn in (1, 3, 4, 6)
+    }
+
+
+async def test_a_watched_walk_refuses_words_that_mean_another_intent() -> None:
+    domain = open_domain("tavern")
+    [drawn] = [t for t in (await talk(Talk({}), "hybrid", max_turns=4)).turns if t.index == 1]
+    assert drawn.intent == "want_supper"
+    said = ["I need a bed for the night.", "I'm hungry, what can you cook for me?"]
+    dialogue = await talk(Talk({1: said}), "hybrid", max_turns=4)
+    turn = dialogue.turns[1]
+    assert (turn.text, turn.rejected) == (said[1], (said[0],))
+    [means] = [check for check in turn.checks if check.name == "means"]
+    assert means.passed
+    assert means.value == 1
+    assert domain.edges[turn.edge].intent == "want_supper"
+
+
+@pytest.mark.parametrize("manager", ["rouge", "embedding"])
+@pytest.mark.parametrize("kind", ["routed", "hybrid"])
+def test_perfect_speakers_reach_the_end(kind: Any, manager: Any) -> None:
+    """The ceiling: whoever speaks the references is understood, but for what two intents share."""
+    policy = PolicySection(kind=kind, manager=manager)
+    dialogues = rehearse(open_domain("tavern"), 40, 0, 3, policy)
+    assert Counter(one.stop_reason for one in dialogues) == {StopReason.ENDED: 40}
