@@ -31,7 +31,7 @@ from specs.records import CheckResult, StopReason, Turn
 from specs.rouge import rouge_l
 from specs.scene import Scene
 from specs.traits import ASIDES
-from specs.words import find, words
+from specs.words import find, sentences, words
 
 _FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
@@ -118,7 +118,8 @@ class RoutedConversation(Conversation):
         scene, cast = self.scene, self.cast
         told = [*await super().confirm(side, text)]
         if lent := self._lent(side):
-            copied = max(rouge_l(text, one) for one in lent)
+            spoken = [text, *sentences(text)]
+            copied = max(rouge_l(said, one) for said in spoken for one in lent)
             told.append(result("not_copied", round(copied, 4), copied < COPIED))
         agent = [*cast.literals(cast.domain.states[scene.speaking].speech)]
         user = [line for edge in self._around() for line in cast.literals(edge.speech)]
@@ -136,12 +137,15 @@ class RoutedConversation(Conversation):
         return [*told, result(IN_ROLE, round(rival, 4), passed)]
 
     def _lent(self, side: Side) -> list[str]:
-        """Return what stands in a prompt that is about something else: examples, and the goal."""
-        if side == "agent" and not self.stays:
-            return []  # a state's own examples say what is to be said
+        """Return what a prompt shows for another end: the system message, examples, the goal."""
         cast = self.cast
+        profile = cast.seats[side].profile
+        shown = profile.persona or profile.form == "chat"
+        told = sentences(self.system(side)) if shown else []
+        if side == "agent" and not self.stays:
+            return told  # a state's own examples say what is to be said
         speech = cast.domain.user.speech if side == "user" else cast.coming_back(self.scene.node)
-        said = [shot.say for shot in cast.shots(side, speech)]
+        said = [*told, *(shot.say for shot in cast.shots(side, speech))]
         return [*said, self.plan.goal] if side == "user" else said
 
     def _around(self) -> Sequence[Edge]:

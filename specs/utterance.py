@@ -106,7 +106,8 @@ def boilerplate(utterance: Utterance) -> str:
 
 @lru_cache(maxsize=64)
 def _labels(names: tuple[str, ...]) -> regex.Pattern[str]:
-    return regex.compile(rf"(?:^|[.!?*\"”]\s*){_anyone(names)}\s*:")
+    # An article may stand before it, of up to three letters in most languages that have any.
+    return regex.compile(rf"(?:^|[.!?*\"”]\s*)(?:\w{{1,3}} )?{_anyone(names)}\s*:")
 
 
 @lru_cache(maxsize=64)

@@ -148,6 +148,9 @@ async def test_examples_and_the_goal_are_no_words_of_ones_own() -> None:
         [_, turn, *_] = (await talk(Talk({**SUPPER, 1: [copied, str(SUPPER[1])]}))).turns
         assert turn.text == SUPPER[1]
         assert turn.rejected == (copied,)
+    leaked = "Sleep. You answer the keeper in your own words, one or two short sentences at a time."
+    [_, turn, *_] = (await talk(Talk({**SUPPER, 1: [leaked, str(SUPPER[1])]}))).turns
+    assert turn.rejected == (leaked,)
     back = domain.agent.speech.examples[0].say.source
     client = Talk({1: "Are herons shy?", 2: [back, "They are. What can I do for you tonight?"]})
     turn = (await talk(client, max_turns=4)).turns[2]

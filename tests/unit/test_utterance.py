@@ -15,6 +15,7 @@ from specs.words import words
         ("1. Chop the onions.", "list mark"),
         ("I love [dish name] so much.", "placeholder"),
         ("Great. Chef: now chop.", "role label"),
+        ("Where do you shine? The chef: I want to see it.", "role label"),
         ("Chef: now chop.", "role label"),
         ("Shall we start? The chef then says yes, and they cook.", "role label"),
         ("I look forward to it!Human: what is that?", "role label"),
