@@ -99,7 +99,8 @@ class Utterer:
         self._shown = ""  # the last prompt's digest
         self._fresh: list[tuple[str, Mapping[str, Any]]] = []
         self._stale: list[tuple[str, Mapping[str, Any]]] = []
-        self._order: Iterator[tuple[str, Mapping[str, Any]]] | None = None
+        # It must not know the utterer: a circle would live on until the collector comes by.
+        self._order: Iterator[Reference] | None = None
         self._most = BRIEF
         self._said_before: set[str] = set()
 
@@ -258,23 +259,29 @@ class Utterer:
             self._order = self._in_order()
             turns = self.conversation.turns
             self._said_before = {turn.text for turn in turns if turn.role == self.side}
-        for rendered in self._order if len(self._fresh) < count else ():
-            (self._stale if rendered[0] in self._said_before else self._fresh).append(rendered)
+        for reference in self._order if len(self._fresh) < count else ():
+            rendered = self._rendered(reference)
+            if rendered is not None:
+                (self._stale if rendered[0] in self._said_before else self._fresh).append(rendered)
             if len(self._fresh) == count:
                 break
         return self._fresh[:count] or self._stale
 
-    def _in_order(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Return those that suit the document in a drawn order; the shortest first if so told."""
+    def _in_order(self) -> Iterator[Reference]:
+        """Return the references in a drawn order; where it is so told, the shortest ones first."""
         scene = self.conversation.scene
         order = shuffled(self.speech.references, scene.plan.walk_id, scene.turn, "order")
-        suiting = (one for one in map(self._rendered, order) if one is not None)
         if not self.manner.brief:
-            return suiting
-        shortest = sorted(suiting, key=lambda one: len(words(one[0])))
+            return order
+        lengths = {}
+        for place, reference in enumerate(order):
+            rendered = self._rendered(reference)
+            if rendered is not None:  # it suits the document
+                lengths[place] = (len(words(rendered[0])), reference)
+        shortest = sorted(lengths.values(), key=lambda one: one[0])
         if shortest:
-            self._most = max(BRIEF, len(words(shortest[0][0])))
-        return iter(shortest)
+            self._most = max(BRIEF, shortest[0][0])
+        return iter([reference for _, reference in shortest])
 
     def _rendered(self, reference: Reference) -> tuple[str, Mapping[str, Any]] | None:
         scene = self.conversation.scene

@@ -1,12 +1,15 @@
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
+from actors.speaking import Utterer
 from cluster.domain_commands import TEMPLATE
 from cluster.rehearsal import ALIVE, rehearse
 from specs.domain import Domain
 from specs.loader import open_domain
 from specs.records import Dialogue, StopReason
+from tests.unit.kiosk import kiosk
 
 WITHOUT_DOCUMENTS = """\
 domain: greeter
@@ -74,3 +77,15 @@ def test_neither_ray_nor_a_model_is_imported() -> None:
         "sys.exit(bool({'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_turn_is_left_to_the_garbage_collector() -> None:
+    """A circle would keep the prompt of every turn of thousands of dialogues."""
+    gc.collect()
+    gc.disable()
+    try:
+        list(rehearse(kiosk(), 3, 0, 7))
+        left = [one for one in gc.get_objects() if isinstance(one, Utterer)]
+    finally:
+        gc.enable()
+    assert left == []
