@@ -8,13 +8,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from specs.errors import DuologueError, Unavailable
-from specs.lease import Lease
+from specs.lease import Blame, Lease
 
-DEADLINE_S = 120.0
+DEADLINE_S = 900.0
+"""How long an actor may be away: longer than a store's outage, after which its sink says so."""
+
+CALL_S = 60.0
+"""After this a call is made again: its actor may have been stopped, or its node be out of reach."""
+
+PAUSES_S = (0.05, 1.0)
+"""The first and the longest pause before a call is made again."""
 
 
 async def call_again(
-    handle: Any, method: str, *arguments: Any, deadline_s: float = DEADLINE_S
+    handle: Any,
+    method: str,
+    *arguments: Any,
+    deadline_s: float = DEADLINE_S,
+    call_s: float = CALL_S,
 ) -> Any:
     """Call an idempotent actor method until it answers.
 
@@ -22,22 +33,30 @@ async def call_again(
         DuologueError: the method's own error.
         Unavailable: when the actor has not come back within the deadline.
     """
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     ends = time.monotonic() + deadline_s
-    pause = 0.1
+    pause, longest = PAUSES_S
     while True:
+        problem: BaseException
         try:
-            return await getattr(handle, method).remote(*arguments)
+            async with asyncio.timeout(min(call_s, max(ends - time.monotonic(), 0.0))):
+                return await getattr(handle, method).remote(*arguments)
         except RayTaskError as error:
-            if isinstance(error.cause, DuologueError):
-                raise error.cause from None
-            raise
-        except RayActorError as error:
-            if time.monotonic() + pause > ends:
-                raise Unavailable(f"an actor does not come back for {method!r}: {error}") from None
+            if not isinstance(error.cause, Unavailable):
+                if isinstance(error.cause, DuologueError):
+                    raise error.cause from None
+                raise
+            problem = error.cause
+        except (RayError, TimeoutError) as error:
+            # A call that died with its actor's process or node may or may not have been executed.
+            problem = error
+        if time.monotonic() + pause > ends:
+            raise Unavailable(
+                f"an actor does not come back for {method!r}: {str(problem) or 'no answer'}"
+            ) from None
         await asyncio.sleep(pause)
-        pause = min(2 * pause, 5.0)
+        pause = min(2 * pause, longest)
 
 
 class RayLedger:
@@ -45,10 +64,14 @@ class RayLedger:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        self._asked = 0
 
-    async def lease(self, walker: str, want: int) -> Sequence[Lease]:
-        """Return up to `want` leases."""
-        leases: list[Lease] = await call_again(self._handle, "lease", walker, want)
+    async def lease(self, walker: str, want: int) -> Sequence[Lease] | None:
+        """Return up to `want` leases; None when the walker has to renew what it holds first."""
+        self._asked += 1
+        leases: list[Lease] | None = await call_again(
+            self._handle, "lease", walker, want, self._asked
+        )
         return leases
 
     async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
@@ -60,9 +83,13 @@ class RayLedger:
         """Report a dialogue that is durable."""
         await call_again(self._handle, "done", index, epoch)
 
-    async def failed(self, index: int, epoch: int, reason: str) -> None:
-        """Report a lease that could not be played."""
-        await call_again(self._handle, "failed", index, epoch, reason)
+    async def failed(self, index: int, epoch: int, reason: str, blame: Blame) -> None:
+        """Report a lease that ended without a row."""
+        await call_again(self._handle, "failed", index, epoch, reason, blame)
+
+    async def superseded(self, index: int, epoch: int, seen: int) -> None:
+        """Report that a sink knows a later epoch of an index."""
+        await call_again(self._handle, "superseded", index, epoch, seen)
 
     async def release(self, walker: str) -> None:
         """Give all leases back, in good order."""

@@ -154,7 +154,8 @@ class ModelManager:
         if answer.failure is not None:
             if answer.failure.permanent:
                 return Verdict(None)
-            raise Unavailable(f"the manager {seat.info.model}: {answer.failure.message}")
+            late = answer.failure.kind == "deadline"
+            raise Unavailable(f"the manager {seat.info.model}: {answer.failure.message}", late)
         place = _number(answer.candidates[0].text)
         edge = question.options[place - 1].edge if 0 < place <= len(question.options) else None
         return Verdict(edge, tokens=answer.completion_tokens)

@@ -203,7 +203,8 @@ class SinglePrompt:
                 raise Stopped(StopReason.OVERFLOW, answer.failure.message)
             if answer.failure.permanent:
                 raise Stopped(StopReason.REFUSED, answer.failure.message)
-            raise Unavailable(f"{seat.info.model}: {answer.failure.message}")
+            late = answer.failure.kind == "deadline"
+            raise Unavailable(f"{seat.info.model}: {answer.failure.message}", late)
         said = self._parse(sound(answer.candidates[0].text))
         for step, text in zip(self.steps, said, strict=False):
             self._record(step, text, prompt, answer, drawn, len(said))

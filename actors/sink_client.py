@@ -35,7 +35,7 @@ class RaySinks:
     async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
         """Return the turns that an interrupted dialogue has; None when it is durable already."""
         begun: Begun = await call_again(self._of(index), "begin", index, walk_id, epoch)
-        _unless_stale(begun.status, index)
+        _unless_stale(begun.status, index, begun.epoch)
         return begun.turns if begun.status == "play" else None
 
     async def turn(self, index: int, walk_id: str, epoch: int, turn: Turn) -> None:
@@ -72,6 +72,6 @@ class RaySinks:
             _log.warning("%d turns did not reach the log of sink %d: %s", len(turns), place, error)
 
 
-def _unless_stale(status: str, index: int) -> None:
+def _unless_stale(status: str, index: int, seen: int = 0) -> None:
     if status == "stale":
-        raise Superseded(f"dialogue {index} was leased to another walker")
+        raise Superseded(f"dialogue {index} was leased to another walker", seen)

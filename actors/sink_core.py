@@ -60,10 +60,15 @@ class LoggedTurn:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Whether a lease may be played, and the turns to go on from."""
+    """Whether a lease may be played, and the turns to go on from.
+
+    Attributes:
+        epoch: the latest that the sink knows of the index.
+    """
 
     status: Literal["play", "stored", "stale"]
     turns: tuple[Turn, ...] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,12 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class SinkStats:
-    """What a sink holds now."""
+    """What a sink holds now.
+
+    Attributes:
+        outage: what is wrong with the store, in words; empty when all is well.
+        outage_s: how long that has been so.
+    """
 
     stored: int
     parts: int
@@ -93,6 +103,8 @@ class SinkStats:
     waiting_bytes: int
     log_files: int
     open_dialogues: int
+    outage: str = ""
+    outage_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +235,9 @@ class SinkCore:
         if self._has(index) or index in self._ending:
             return Begun("stored")
         open_ = self._claim(index, walk_id, epoch)
-        return Begun("stale") if open_ is None else Begun("play", turns_of(open_.bodies))
+        if open_ is None:
+            return Begun("stale", epoch=self._open[index].epoch)
+        return Begun("play", turns_of(open_.bodies), epoch)
 
     def turns(self, turns: Iterable[LoggedTurn]) -> tuple[int, ...]:
         """Take turns for the log; returns the indices refused (stored, or an older epoch)."""

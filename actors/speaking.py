@@ -150,7 +150,8 @@ class Utterer:
             raise Stopped(StopReason.OVERFLOW, failure.message)
         if failure.kind == "refused":
             raise Stopped(StopReason.REFUSED, failure.message)
-        raise Unavailable(f"{self.side}'s engine {self.seat.info.model}: {failure.message}")
+        message = f"{self.side}'s engine {self.seat.info.model}: {failure.message}"
+        raise Unavailable(message, late=failure.kind == "deadline")
 
     async def _fit(self) -> tuple[Prompt, Sequence[int]]:
         """Render, and leave the oldest history out until prompt and answer fit the window."""

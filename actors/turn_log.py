@@ -10,7 +10,7 @@ void, and without all of them the dialogue is unfinished.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -146,7 +146,7 @@ def read_log(
         except FileNotFoundError:
             continue
         except InputError as error:
-            if not error.findings[0].message.startswith("is not a readable"):
+            if not _cut_short(error):
                 raise
             warnings.append(f"{folder.file(name)}: skipped: {error.findings[0].message}")
             continue
@@ -173,16 +173,50 @@ def _replay(
         max_epoch=max((entry.epoch for found in by_index.values() for entry in found), default=-1),
     )
     for index, found in sorted(by_index.items()):
-        last = max(found, key=lambda entry: entry.epoch)
-        found = [entry for entry in found if entry.walk_id == last.walk_id]
-        bodies = replay_bodies(found)
-        ends = [entry for entry in found if entry.kind == "end" and entry.turn <= len(bodies)]
-        if ends:
-            end = ends[-1]
+        last, bodies, end = _latest(found)
+        if end is not None:
             contents.finished[index] = (dialogue_of(end.body, bodies[: end.turn]), end.epoch)
         elif bodies:
             contents.unfinished[index] = Unfinished(last.walk_id, last.epoch, turns_of(bodies))
     return contents
+
+
+def _latest(found: Sequence[Entry]) -> tuple[Entry, list[str], Entry | None]:
+    """Return a dialogue's latest entry, the bodies of its turns that count, and its end."""
+    last = max(found, key=lambda entry: entry.epoch)
+    found = [entry for entry in found if entry.walk_id == last.walk_id]
+    bodies = replay_bodies(found)
+    ends = [entry for entry in found if entry.kind == "end" and entry.turn <= len(bodies)]
+    return last, bodies, ends[-1] if ends else None
+
+
+def ended_in_log(folder: Folder) -> tuple[set[int], int]:
+    """Return which dialogues a log holds to their end, and its highest epoch (-1 if empty).
+
+    What was said is not read, so this costs little however much the log holds. Files that are
+    gone meanwhile, or cut short, hold nothing here: the sinks say so.
+
+    Raises:
+        InputError: for a file of another schema version.
+    """
+    columns = [name for name in Entry.__slots__ if name != "body"]
+    by_index: dict[int, list[Entry]] = {}
+    for name in folder.names("log-", SUFFIX):
+        try:
+            for batch in read_batches(folder, name, log_schema(), columns):
+                for row in batch.to_pylist():
+                    by_index.setdefault(row["index"], []).append(Entry(**row, body=""))
+        except FileNotFoundError:
+            continue
+        except InputError as error:
+            if not _cut_short(error):
+                raise
+    ended = {index for index, found in by_index.items() if _latest(found)[2] is not None}
+    return ended, max((e.epoch for found in by_index.values() for e in found), default=-1)
+
+
+def _cut_short(error: InputError) -> bool:
+    return error.findings[0].message.startswith("is not a readable")
 
 
 def replay_bodies(entries: Iterable[Entry]) -> list[str]:

@@ -2,7 +2,9 @@
 
 Invariants: no turn waits for another dialogue's turn; an index is leased before it is played and
 reported done only when the sink has it; a failure of the infrastructure gives the lease back, and a
-dialogue's own failure is a record. When told to stop, a walker admits nothing more, and what it has
+dialogue's own failure is a record, once its attempts are used up. While nothing is said at all,
+because an engine, the store or a sink is away, one dialogue at a time tries whether it is back, and
+what fails then counts for nobody. When told to stop, a walker admits nothing more, and what it has
 in flight stays in the turn log.
 """
 
@@ -19,21 +21,27 @@ from actors.cast import Cast
 from actors.policies import CONVERSATIONS
 from actors.single_prompt import SinglePrompt
 from specs.errors import DuologueError, EngineError, Superseded, Unavailable
-from specs.lease import Lease
+from specs.lease import Blame, Lease
 from specs.plan import Plan, make_plan
-from specs.records import Dialogue, Turn
+from specs.records import LUCKLESS, Dialogue, Turn
 
 _log = logging.getLogger(__name__)
 
 STORE_S = 30.0
 """How long a walker that stops waits for dialogues that are over to become durable."""
 
+OUTAGE_PAUSES_S = (0.5, 30.0)
+"""The first and the longest pause before it is tried whether what is away has come back."""
+
 
 class LedgerClient(Protocol):
     """The ledger as a walker sees it."""
 
-    async def lease(self, walker: str, want: int) -> Sequence[Lease]:
-        """Return up to `want` leases; none when nothing is owed now."""
+    async def lease(self, walker: str, want: int) -> Sequence[Lease] | None:
+        """Return up to `want` leases; none when nothing is owed now.
+
+        None for a ledger that has come back and does not know what this walker plays: it renews.
+        """
 
     async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Keep these leases from expiring; returns those that are the walker's no more."""
@@ -41,8 +49,11 @@ class LedgerClient(Protocol):
     async def done(self, index: int, epoch: int) -> None:
         """Report a dialogue that is durable."""
 
-    async def failed(self, index: int, epoch: int, reason: str) -> None:
-        """Report a lease that could not be played; it is owed again."""
+    async def failed(self, index: int, epoch: int, reason: str, blame: Blame) -> None:
+        """Report a lease that ended without a row; it is owed again, while it has attempts."""
+
+    async def superseded(self, index: int, epoch: int, seen: int) -> None:
+        """Report that a sink knows a later epoch of an index."""
 
     async def release(self, walker: str) -> None:
         """Give all leases back, in good order."""
@@ -78,6 +89,7 @@ class WalkerStats:
 
     Attributes:
         lag_s: the longest that the loop was late in the last second.
+        waits_for: what is away, in words, while nothing at all is said; else empty.
     """
 
     alive: int = 0
@@ -89,6 +101,7 @@ class WalkerStats:
     ended: int = 0
     lag_s: float = 0.0
     last_failure: str = ""
+    waits_for: str = ""
 
 
 class Walker:
@@ -122,6 +135,9 @@ class Walker:
         self._stopping = asyncio.Event()
         self._free = asyncio.Event()
         self._error: BaseException | None = None
+        self._moved = True  # a turn was said since the last failure
+        self._silent = 0  # failures since the last turn
+        self._resume_at = 0.0
 
     async def run(self) -> WalkerStats:
         """Play until nothing is owed or `stop` is called.
@@ -161,10 +177,14 @@ class Walker:
         self._free.set()
 
     async def _refill(self) -> int:
-        room = self._alive - len(self._playing)
-        if room <= 0 or len(self._storing) > 4 * self._alive:
+        alive = 1 if self.stats.waits_for else self._alive
+        room = alive - len(self._playing)
+        if room <= 0 or len(self._storing) > 4 * self._alive or self._resting():
             return 0
         leases = await self._ledger.lease(self.name, room)
+        if leases is None:
+            await self._renew_all()
+            return 0
         for lease in leases:
             self._playing[self._spawn(self._play(lease), self._playing)] = lease
         self.stats.alive = len(self._playing)
@@ -199,17 +219,26 @@ class Walker:
             self._error = self._error or error
             self._stopping.set()
 
+    def _resting(self) -> bool:
+        return time.monotonic() < self._resume_at
+
     async def _play(self, lease: Lease) -> None:
         try:
             dialogue = await self._dialogue(lease)
         except (Unavailable, EngineError) as error:
             await self._give_back(lease, error)
             return
-        except Superseded:
+        except Superseded as later:
+            await self._ledger.superseded(lease.index, lease.epoch, later.seen)
             return
-        if dialogue is not None:
-            # Its place is free while the sink makes it durable.
-            self._storing[self._spawn(self._store(dialogue, lease), self._storing)] = lease
+        if dialogue is None:
+            return
+        if dialogue.stop_reason in LUCKLESS and not lease.last:
+            reason = dialogue.error or dialogue.stop_reason.value
+            await self._ledger.failed(lease.index, lease.epoch, reason, "dialogue")
+            return
+        # Its place is free while the sink makes it durable.
+        self._storing[self._spawn(self._store(dialogue, lease), self._storing)] = lease
 
     async def _give_back(self, lease: Lease, error: DuologueError) -> None:
         if isinstance(error, EngineError) and error.permanent:
@@ -217,7 +246,20 @@ class Walker:
         self.stats.given_back += 1
         self.stats.last_failure = str(error)
         _log.warning("dialogue %d is given back: %s", lease.index, error)
-        await self._ledger.failed(lease.index, lease.epoch, str(error))
+        blame = self._blame(error)
+        await self._ledger.failed(lease.index, lease.epoch, str(error), blame)
+
+    def _blame(self, error: DuologueError) -> Blame:
+        """Say whose doing a failure is: nobody's, and waited out, where nothing moved before it."""
+        if self._moved or (isinstance(error, Unavailable) and error.late):
+            self._moved = False
+            return "loss"
+        self.stats.waits_for = str(error)
+        if not self._resting():  # else it fails along with the one that began the pause
+            first, longest = OUTAGE_PAUSES_S
+            self._resume_at = time.monotonic() + min(longest, first * 2 ** min(self._silent, 16))
+            self._silent += 1
+        return "nobody"
 
     async def _store(self, dialogue: Dialogue, lease: Lease) -> None:
         try:
@@ -225,7 +267,8 @@ class Walker:
         except Unavailable as error:
             await self._give_back(lease, error)
             return
-        except Superseded:
+        except Superseded as later:
+            await self._ledger.superseded(lease.index, lease.epoch, later.seen)
             return
         self.stats.dialogues += 1
         self.stats.ended += dialogue.ended
@@ -251,6 +294,10 @@ class Walker:
         return await conversation(self._cast, plan, lease.attempt, logged, on_turn).play()
 
     def _count(self, turn: Turn) -> None:
+        self._moved = True
+        if self._silent:
+            self._silent, self._resume_at, self.stats.waits_for = 0, 0.0, ""
+            self._free.set()
         self.stats.turns += 1
         self.stats.reference_turns += turn.source == "reference"
         self.stats.completion_tokens += turn.completion_tokens
@@ -259,14 +306,17 @@ class Walker:
         while True:
             await asyncio.sleep(self._renew_s)
             try:
-                held = {**self._playing, **self._storing}
-                lost = set(await self._ledger.renew(self.name, list(held.values())))
-                for task, lease in held.items():
-                    # What is over may still be the first to be stored.
-                    if lease in lost and task in self._playing:
-                        task.cancel()
+                await self._renew_all()
             except DuologueError as error:
                 _log.warning("leases could not be renewed: %s", error)
+
+    async def _renew_all(self) -> None:
+        held = {**self._playing, **self._storing}
+        lost = set(await self._ledger.renew(self.name, list(held.values())))
+        for task, lease in held.items():
+            # What is over may still be the first to be stored.
+            if lease in lost and task in self._playing:
+                task.cancel()
 
     async def _measure_lag(self) -> None:
         while True:

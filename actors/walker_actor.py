@@ -1,7 +1,8 @@
 """The Ray actor around a walker: builds what it needs in its own process, then plays.
 
-Invariants: the constructor only stores; `start` loads tokenizers and measures the prompts, so that
-what cannot work is said before the first dialogue.
+Invariants: the constructor only stores a name, so that nothing can fail there; `start` brings all
+that is needed, loads tokenizers and measures the prompts, so that what cannot work is said before
+the first dialogue. A walker that has died is not started again: another takes its seat.
 """
 
 from __future__ import annotations
@@ -37,12 +38,18 @@ SIDES: tuple[Side, Side] = ("user", "agent")
 
 @dataclass(frozen=True, slots=True)
 class WalkerParts:
-    """The other actors, as handles.
+    """What a walker works with.
 
     Attributes:
-        engines: by engine and replica.
+        domain: in Ray's object store, so that many walkers of a node read one copy.
+        infos: by engine.
+        engines: handles, by engine and replica.
     """
 
+    run: RunFile
+    domain: Any
+    source: PlanSource
+    infos: Mapping[str, EngineInfo]
     engines: Mapping[str, Mapping[str, Any]]
     retrievers: Sequence[Any]
     sinks: Sequence[Any]
@@ -50,47 +57,39 @@ class WalkerParts:
 
 
 class WalkerActor:
-    """One walker as a Ray actor; the caller wraps it."""
+    """One walker as a Ray actor; the caller wraps it.
 
-    def __init__(
-        self,
-        name: str,
-        run: RunFile,
-        domain: Domain,
-        source: PlanSource,
-        infos: Mapping[str, EngineInfo],
-        parts: WalkerParts,
-    ) -> None:
+    Args:
+        name: its seat, a dot, and what tells it from those that had the seat before.
+    """
+
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._run = run
-        self._domain = domain
-        self._source = source
-        self._infos = infos
-        self._parts = parts
         self._clients: dict[str, EngineClient] = {}
         self._walker: Walker | None = None
+        self._sinks: RaySinks | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
-        self._sinks = RaySinks(parts.sinks, name)
 
-    async def start(self) -> dict[Side, PromptNeed]:
+    async def start(self, parts: WalkerParts) -> dict[Side, PromptNeed]:
         """Load tokenizers, and measure the prompts against the windows.
 
         Raises:
             InputError: when a window is too small, or no dialogue of the domain can end.
         """
-        cast = await self._cast()
+        cast = await self._cast(parts, await parts.domain)
         calm_collector()
         needs = await measure_prompts(cast)
-        engines = {side: getattr(self._run.roles, side) for side in SIDES}
+        engines = {side: getattr(parts.run.roles, side) for side in SIDES}
         check_windows(needs, cast.seats, engines)
-        ledger = RayLedger(self._parts.ledger)
-        alive = self._run.walkers.alive
+        self._sinks = RaySinks(parts.sinks, self._name)
+        ledger, alive = RayLedger(parts.ledger), parts.run.walkers.alive
         self._walker = Walker(self._name, cast, ledger, self._sinks, alive)
         return needs
 
     async def run(self) -> WalkerStats:
         """Play until nothing is owed, or `stop` is called."""
         assert self._walker is not None
+        assert self._sinks is not None
         try:
             return await self._walker.run()
         finally:
@@ -105,43 +104,40 @@ class WalkerActor:
         if self._walker is not None:
             self._walker.stop()
 
-    async def _cast(self) -> Cast:
+    async def _cast(self, parts: WalkerParts, domain: Domain) -> Cast:
+        run = parts.run
         seats: dict[Side, Seat] = {
-            side: await self._seat(getattr(self._run.roles, side)) for side in SIDES
+            side: await self._seat(parts, getattr(run.roles, side)) for side in SIDES
         }
-        retriever = RetrieverClient(self._retriever(), Corpus.of(self._domain.documents))
-        policy = self._run.policy
+        # Each walker asks one retriever; the walkers' names spread them.
+        chosen = parts.retrievers[seed(self._name) % len(parts.retrievers)]
+        retriever = RetrieverClient(chosen, Corpus.of(domain.documents))
+        policy = run.policy
         return Cast(
-            domain=self._domain,
-            source=self._source,
-            run=self._run.run.name,
+            domain=domain,
+            source=parts.source,
+            run=run.run.name,
             seats=seats,
-            caller=ToolCaller(self._domain, retriever),
-            max_turns=policy.max_turns or self._domain.max_turns,
+            caller=ToolCaller(domain, retriever),
+            max_turns=policy.max_turns or domain.max_turns,
             node=_node(),
-            manager=make_manager(policy, retriever.embed, await self._manager_seat())
+            manager=make_manager(policy, retriever.embed, await self._manager_seat(parts))
             if policy.kind in MANAGED
             else None,
             structured=policy.workflow == "structured",
             patience=policy.patience,
         )
 
-    async def _manager_seat(self) -> Seat | None:
-        name = self._run.roles.manager
-        return await self._seat(name) if self._run.policy.manager == "model" and name else None
+    async def _manager_seat(self, parts: WalkerParts) -> Seat | None:
+        name = parts.run.roles.manager
+        if parts.run.policy.manager != "model" or not name:
+            return None
+        return await self._seat(parts, name)
 
-    def _retriever(self) -> Any:
-        # Each walker asks one retriever; the walkers' names spread them.
-        retrievers = self._parts.retrievers
-        return retrievers[seed(self._name) % len(retrievers)]
-
-    async def _seat(self, name: str) -> Seat:
-        engine = self._run.engines[name]
-        info = self._infos[name]
+    async def _seat(self, parts: WalkerParts, name: str) -> Seat:
+        engine, info = parts.run.engines[name], parts.infos[name]
         if name not in self._clients:
-            replicas = {
-                key: RayReplica(handle) for key, handle in self._parts.engines[name].items()
-            }
+            replicas = {key: RayReplica(handle) for key, handle in parts.engines[name].items()}
             client = f"{self._name}:{name}"
             self._clients[name] = EngineClient(replicas, client, ClientLimits())
         tokenizer = None

@@ -1,7 +1,9 @@
 """The actors of a run: made, started, asked, ended.
 
 Invariants: every wait has a deadline; what cannot start ends the run with its own error, before
-the first dialogue; whatever happens, `close` ends every actor that was made.
+the first dialogue; whatever happens, `close` ends every actor that was made. Sinks, ledger, engines
+and retrievers that die are started again by Ray and open or load by themselves when they are next
+asked; walkers have their supervision.
 """
 
 from __future__ import annotations
@@ -10,32 +12,38 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 
 from actors.engines.replica_actor import ReplicaActor
 from actors.retrieval.remote import start_actor
 from actors.retrieval.store import Corpus
 from actors.sink import SINK_OPTIONS, SinkActor, SinkLimits
 from actors.sink_core import Recovered
-from actors.walker import WalkerStats
-from actors.walker_actor import WalkerActor, WalkerParts
-from cluster.ledger import LedgerActor, spans
+from actors.walker_actor import WalkerParts
+from cluster.asking import ask, ask_one, gather
+from cluster.ledger import Caps
 from cluster.ledger import Progress as LedgerProgress
+from cluster.ledger_actor import LEDGER_OPTIONS, LedgerActor
 from cluster.placement import check_gpus, cluster_address
+from cluster.supervision import Walkers
 from specs.domain import Domain
 from specs.engine import EngineInfo, EngineStats
-from specs.errors import DuologueError, EngineError
+from specs.errors import DuologueError
 from specs.masking import plain_url
 from specs.parts import Folder
 from specs.plan import PlanSource
 from specs.run_file import RunFile
 
-ASK_S = 10.0
-"""How long the driver waits for an actor's figures."""
+ASK_S = 5.0
+"""How long the driver waits for all actors' figures."""
+
+AGAIN_S = 120.0
+"""How long it asks an actor that is being started again."""
 
 CLOSE_S = 60.0
 """How long sinks may take to write what they hold."""
@@ -73,20 +81,40 @@ def ray_session(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the actors told of themselves.
+
+    Attributes:
+        progress: of the ledger; None where it did not answer.
+        engines: by engine, its replicas' figures.
+        away: by part, what is wrong with it.
+    """
+
+    progress: LedgerProgress | None
+    engines: Mapping[str, Sequence[EngineStats]]
+    away: Mapping[str, str]
+
+
 @dataclass(slots=True)
 class Crew:
-    """All actors of one run."""
+    """All actors of one run.
+
+    Attributes:
+        attempts: of indices whose failed rows were taken out to be played again.
+    """
 
     run: RunFile
     domain: Domain
     source: PlanSource
     folder: Folder
     say: Callable[[str], None]
+    attempts: Mapping[int, int] = field(default_factory=dict)
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     infos: dict[str, EngineInfo] = field(default_factory=dict)
     retrievers: list[Any] = field(default_factory=list)
     sinks: list[Any] = field(default_factory=list)
-    walkers: list[Any] = field(default_factory=list)
+    walkers: Walkers | None = None
     ledger: Any = None
     opened: bool = False
 
@@ -96,9 +124,15 @@ class Crew:
         """Start the sinks; return what they found on disk, joined."""
         section, count = self.run.run, self.run.walkers.sinks
         limits = SinkLimits(section.part_rows, section.part_bytes, section.log_interval_s)
-        make = ray.remote(SinkActor).options(**SINK_OPTIONS)
-        self.sinks = [make.remote(self.folder, number, count, limits) for number in range(count)]
-        found: list[Recovered] = ask([sink.open.remote() for sink in self.sinks], 600.0, "sinks")
+        make = ray.remote(SinkActor)
+        self.sinks = [
+            make.options(**SINK_OPTIONS, name=f"sink-{number}").remote(
+                self.folder, number, count, limits
+            )
+            for number in range(count)
+        ]
+        calls = {number: sink.open.remote for number, sink in enumerate(self.sinks)}
+        found: list[Recovered] = list(ask(calls, 600.0, "the sinks").values())
         self.opened = True
         return Recovered(
             durable=tuple(index for part in found for index in part.durable),
@@ -107,7 +141,7 @@ class Crew:
             warnings=tuple(warning for part in found for warning in part.warnings),
         )
 
-    def start(self, recovered: Recovered) -> None:
+    def start(self) -> LedgerProgress:
         """Start everything else, and wait until dialogues can begin.
 
         Raises:
@@ -116,17 +150,28 @@ class Crew:
         """
         self._make_engines()
         self.retrievers = [
-            start_actor(self.run.retrieval) for _ in range(self.run.walkers.retrievers)
+            start_actor(self.run.retrieval, name=f"retriever-{number}")
+            for number in range(self.run.walkers.retrievers)
         ]
         corpus = ray.put(Corpus.of(self.domain.documents))
-        ledger = ray.remote(LedgerActor).options(num_cpus=0, max_restarts=-1, max_concurrency=1000)
-        self.ledger = ledger.remote(
-            self.run.run.dialogues, spans(recovered.durable), first_epoch=recovered.max_epoch + 1
-        )
-        starting = [retriever.start.remote(corpus) for retriever in self.retrievers]
+        starting = {
+            number: partial(retriever.start.remote, corpus)
+            for number, retriever in enumerate(self.retrievers)
+        }
+        gather(starting, 0.0)  # so that they load beside the engines
         self._start_engines()
         ask(starting, 600.0, "the retrievers")
+        progress = self._open_ledger()
         self._make_walkers()
+        return progress
+
+    def _open_ledger(self) -> LedgerProgress:
+        make = ray.remote(LedgerActor).options(**LEDGER_OPTIONS, name="ledger")
+        section, seats = self.run.run, self.run.walkers.count
+        caps = Caps(failures=section.attempts)
+        self.ledger = make.remote(self.folder, section.dialogues, seats, caps, self.attempts)
+        progress: LedgerProgress = ask_one(self.ledger.open.remote, AGAIN_S, "the ledger")
+        return progress
 
     def _make_engines(self) -> None:
         used = self.run.speaking_engines
@@ -141,11 +186,14 @@ class Crew:
             for number in range(engine.replicas):
                 replica = f"{name}-{number}"
                 options: dict[str, Any] = {
+                    "name": replica,
                     "num_cpus": 0,
                     "num_gpus": engine.gpus or 0,
                     "max_restarts": -1,
                     "max_concurrency": 4000,
                 }
+                if not engine.gpus:
+                    options["scheduling_strategy"] = "SPREAD"
                 config = engine.model_copy(update={"cpu_cores": engine.cpu_cores or cores})
                 make = ray.remote(ReplicaActor).options(**options)
                 self.engines[name][replica] = make.remote(config, replica)
@@ -161,47 +209,60 @@ class Crew:
             engine = self.run.engines[name]
             what = engine.model if engine.kind != "reference" else "the domain's references"
             self.say(f"starting engine {name} ({what}, {len(replicas)} x)")
-        for name, replicas in self.engines.items():
+        starting = {
+            name: {replica: handle.start.remote for replica, handle in replicas.items()}
+            for name, replicas in self.engines.items()
+        }
+        for calls in starting.values():
+            gather(calls, 0.0)  # so that they load side by side
+        for name, calls in starting.items():
             deadline = self.run.engines[name].start_deadline_s + 30.0
-            refs = [handle.start.remote() for handle in replicas.values()]
-            self.infos[name] = ask(refs, deadline, f"engine {name}")[0]
+            self.infos[name] = next(iter(ask(calls, deadline, f"engine {name}").values()))
 
     def _make_walkers(self) -> None:
-        parts = WalkerParts(self.engines, self.retrievers, self.sinks, self.ledger)
-        domain = ray.put(self.domain)
-        make = ray.remote(WalkerActor).options(num_cpus=0, max_concurrency=100)
-        self.walkers = [
-            make.remote(f"walker-{number}", self.run, domain, self.source, self.infos, parts)
-            for number in range(self.run.walkers.count)
-        ]
-        ask([walker.start.remote() for walker in self.walkers], 300.0, "the walkers")
+        parts = WalkerParts(
+            run=self.run,
+            domain=ray.put(self.domain),
+            source=self.source,
+            infos=self.infos,
+            engines=self.engines,
+            retrievers=self.retrievers,
+            sinks=self.sinks,
+            ledger=self.ledger,
+        )
+        self.walkers = Walkers(parts, self.say)
+        self.walkers.start()
 
     # -- at work
 
     def ledger_progress(self) -> LedgerProgress:
         """Return where the ledger stands."""
-        progress: LedgerProgress = ask([self.ledger.progress.remote()], ASK_S, "the ledger")[0]
+        progress: LedgerProgress = ask_one(self.ledger.progress.remote, AGAIN_S, "the ledger")
         return progress
 
     def given_up(self) -> dict[int, str]:
         """Return the indices that were given up, with the last reason."""
-        found: dict[int, str] = ask([self.ledger.given_up.remote()], ASK_S, "the ledger")[0]
+        found: dict[int, str] = ask_one(self.ledger.given_up.remote, AGAIN_S, "the ledger")
         return found
 
-    def walker_stats(self) -> list[WalkerStats]:
-        """Return the walkers' figures."""
-        stats: list[WalkerStats] = ask([w.stats.remote() for w in self.walkers], ASK_S, "walkers")
-        return stats
-
-    def engine_stats(self) -> Mapping[str, Sequence[EngineStats]]:
-        """Return the engines' figures; a replica that does not answer is left out."""
-        stats: dict[str, list[EngineStats]] = {}
-        for name, replicas in self.engines.items():
-            stats[name] = []
-            for handle in replicas.values():
-                with contextlib.suppress(RayError, DuologueError):
-                    stats[name] += ask([handle.stats.remote()], ASK_S, name)
-        return stats
+    def look_around(self) -> Sight:
+        """Ask every actor at once for its figures; what does not answer is left out."""
+        engines = {
+            replica: (name, handle)
+            for name, replicas in self.engines.items()
+            for replica, handle in replicas.items()
+        }
+        sinks = {f"sink-{number}": sink for number, sink in enumerate(self.sinks)}
+        calls = {name: sink.stats.remote for name, sink in sinks.items()}
+        calls |= {replica: handle.stats.remote for replica, (_, handle) in engines.items()}
+        found = gather({**calls, "ledger": self.ledger.progress.remote}, ASK_S)
+        away = {part: "it does not answer" for part in (*calls, "ledger") if part not in found}
+        away |= {name: found[name].outage for name in sinks if name in found and found[name].outage}
+        stats: dict[str, list[EngineStats]] = {name: [] for name in self.engines}
+        for replica, (name, _) in engines.items():
+            if replica in found:
+                stats[name].append(found[replica])
+        return Sight(found.get("ledger"), stats, away)
 
     # -- going down
 
@@ -210,29 +271,17 @@ class Crew:
         problems = []
         if self.opened:
             try:
-                ask([sink.close.remote() for sink in self.sinks], CLOSE_S, "the sinks")
+                calls = {number: sink.close.remote for number, sink in enumerate(self.sinks)}
+                ask(calls, CLOSE_S, "the sinks")
             except (DuologueError, RayError) as error:
                 problems.append(f"the sinks could not close: {error}")
         engines = [handle for replicas in self.engines.values() for handle in replicas.values()]
-        with contextlib.suppress(DuologueError, RayError):
-            ask([handle.stop.remote() for handle in engines], 20.0, "the engines")
-        for handle in [*self.walkers, *self.retrievers, *self.sinks, *engines, self.ledger]:
+        if self.walkers is not None:
+            self.walkers.kill()
+        gather({number: handle.stop.remote for number, handle in enumerate(engines)}, 20.0)
+        for handle in [*self.retrievers, *self.sinks, *engines, self.ledger]:
             if handle is not None:
                 with contextlib.suppress(RayError, ValueError):
                     ray.kill(handle)
         for problem in problems:
             self.say(problem)
-
-
-def ask(refs: Sequence[Any], seconds: float, what: str) -> Any:
-    """Return the results of calls; raises DuologueError in words when one fails or is late."""
-    try:
-        return ray.get(list(refs), timeout=seconds)
-    except GetTimeoutError:
-        raise DuologueError(f"{what} did not answer within {seconds:g} s") from None
-    except RayTaskError as error:
-        if isinstance(error.cause, DuologueError):
-            raise error.cause from None
-        raise DuologueError(f"{what} failed: {error.cause!r}") from error
-    except RayActorError as error:
-        raise EngineError(f"{what}: a process has ended: {error}") from error

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 from actors.index_set import IndexSet
-from cluster.progress import Reporter, Snapshot, duration
+from cluster.progress import Reporter, duration
 from cluster.run_folder import RunFolder
 from cluster.summary import lines, summarize
 from specs.domain import Domain
-from specs.errors import DuologueError, Finding, InputError, Where
+from specs.errors import Finding, InputError, Where
 from specs.loader import open_domain
 from specs.parts import Folder, part_names, read_batches, read_dialogues
 from specs.plan import PlanSource, walk_id_of
@@ -24,12 +23,6 @@ from specs.records import dialogue_schema
 from specs.routing import routing_findings
 from specs.run_file import RunFile
 from specs.traits import trait_findings
-
-if TYPE_CHECKING:
-    from cluster.crew import Crew
-
-STOP_S = 20.0
-"""How long walkers may take to leave when the run is interrupted."""
 
 
 def generate(run: RunFile, fresh: bool) -> None:
@@ -122,11 +115,11 @@ def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
 
 def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> bool:
     from cluster.crew import Crew, ray_session
+    from cluster.watch import watch
 
-    source = source_of(run)
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
-        crew = Crew(run, domain, source, folder.round(0), reporter.say)
+        crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say)
         try:
             recovered = crew.open_sinks()
             for warning in recovered.warnings:
@@ -137,64 +130,14 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -
             if before >= run.run.dialogues:
                 return False
             began = time.monotonic()
-            crew.start(recovered)
+            before = crew.start().done
             folder.check()
             reporter.say(f"playing (started in {duration(time.monotonic() - began)})")
-            return _watch(crew, reporter, folder, before)
+            return watch(crew, reporter, folder.check, before)
         except KeyboardInterrupt:
             return True
         finally:
             crew.close()
-
-
-def _watch(crew: Crew, reporter: Reporter, folder: RunFolder, before: int) -> bool:
-    import ray
-
-    from cluster.crew import ask
-
-    began = time.monotonic()
-    playing = [walker.run.remote() for walker in crew.walkers]
-    try:
-        while playing:
-            done, playing = ray.wait(playing, num_returns=1, timeout=1.0)
-            if done:
-                ask(done, 10.0, "a walker")
-            folder.check()
-            if not reporter.due():
-                continue
-            # An actor that is too busy to tell its figures is no reason to end the run.
-            with contextlib.suppress(DuologueError):
-                reporter.show(snapshot(crew, before, time.monotonic() - began))
-    except KeyboardInterrupt:
-        reporter.say("stopping: what is finished is being written ...")
-        ask([walker.stop.remote() for walker in crew.walkers], STOP_S, "the walkers")
-        ray.wait(playing, num_returns=len(playing), timeout=STOP_S)
-        return True
-    seconds = time.monotonic() - began
-    given_up = crew.given_up()
-    made = crew.ledger_progress().done - before
-    reporter.say(f"{made} dialogues in {duration(seconds)}")
-    if given_up:
-        index, why = next(iter(given_up.items()))
-        raise DuologueError(
-            f"{len(given_up)} dialogues could not be played, such as {index}: {why}\n"
-            "    What is durable stays; the same command plays the rest."
-        )
-    return False
-
-
-def snapshot(crew: Crew, before: int, elapsed_s: float) -> Snapshot:
-    """Return where a run is."""
-    progress = crew.ledger_progress()
-    return Snapshot(
-        wanted=progress.wanted,
-        done=progress.done,
-        before=before,
-        owed=progress.owed,
-        walkers=crew.walker_stats(),
-        engines=crew.engine_stats(),
-        elapsed_s=elapsed_s,
-    )
 
 
 def _sigterm_as_interrupt() -> None:

@@ -93,11 +93,33 @@ class RetrievalError(DuologueError):
 
 
 class Unavailable(DuologueError):
-    """An engine or the document store did not answer: the dialogue stays owed, and is no row."""
+    """An engine or the document store did not answer: the dialogue stays owed, and is no row.
+
+    Attributes:
+        late: it is there, and took too long over this one.
+    """
+
+    def __init__(self, message: str, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
+
+    def __reduce__(self) -> tuple[type[Unavailable], tuple[str, bool]]:
+        return Unavailable, (str(self), self.late)
 
 
 class Superseded(DuologueError):
-    """A lease ran out and another walker plays its dialogue: the late one leaves it alone."""
+    """A lease ran out and another walker plays its dialogue: the late one leaves it alone.
+
+    Attributes:
+        seen: the later epoch that the sink knows; 0 where it did not say.
+    """
+
+    def __init__(self, message: str, seen: int = 0) -> None:
+        super().__init__(message)
+        self.seen = seen
+
+    def __reduce__(self) -> tuple[type[Superseded], tuple[str, int]]:
+        return Superseded, (str(self), self.seen)
 
 
 _LONGEST_NAME = 80

@@ -45,6 +45,10 @@ class StopReason(StrEnum):
     ERROR = "error"
 
 
+LUCKLESS = frozenset({StopReason.NO_WORDS, StopReason.UNPARSED})
+"""Failures of a dialogue's own doing that other words of the same model may mend."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """One check on one utterance; `value` is its measure where it has one."""

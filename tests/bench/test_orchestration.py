@@ -29,7 +29,7 @@ from actors.walker import Walker
 from actors.walker_actor import calm_collector
 from specs.domain import Domain, Side
 from specs.engine import Answer, Candidate, EngineInfo, Request
-from specs.lease import Lease
+from specs.lease import Blame, Lease
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, Turn
@@ -56,7 +56,9 @@ class Endless:
 
     async def done(self, index: int, epoch: int) -> None: ...
 
-    async def failed(self, index: int, epoch: int, reason: str) -> None: ...
+    async def failed(self, index: int, epoch: int, reason: str, blame: Blame) -> None: ...
+
+    async def superseded(self, index: int, epoch: int, seen: int) -> None: ...
 
     async def release(self, walker: str) -> None: ...
 

@@ -37,7 +37,7 @@ from actors.seat import Seat
 from actors.sink import SINK_OPTIONS, SinkActor
 from actors.sink_client import RaySinks
 from actors.walker import Walker
-from cluster.ledger import LedgerActor
+from cluster.ledger_actor import LedgerActor
 from specs.domain import Domain, Side
 from specs.engine import Answer, EngineInfo, Request
 from specs.loader import open_domain
@@ -149,9 +149,10 @@ class Bench:
         source = PlanSource(self.run.run.seed)
         cast = Cast(self.domain, source, name, seats, caller, max_turns=TURNS)
         sink_class: Any = ray.remote(SinkActor).options(**SINK_OPTIONS)
-        sink = sink_class.remote(Folder.of(str(self.out / name)), 0, 1)
+        folder = Folder.of(str(self.out / name))
+        sink = sink_class.remote(folder, 0, 1)
         ledger_class: Any = ray.remote(LedgerActor).options(num_cpus=0)
-        ledger = ledger_class.remote(dialogues)
+        ledger = ledger_class.remote(folder, dialogues, 0)
         walker = Walker(name, cast, RayLedger(ledger), RaySinks([sink], name), alive)
         if barrier:
             recording.barrier = Barrier(lambda: walker.stats.alive)

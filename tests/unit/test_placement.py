@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.sink_core import Recovered
 from cluster import play, play_adapter
 from cluster.crew import Crew
 from cluster.person import Noted
@@ -61,7 +60,7 @@ def start(run: RunFile, tmp_path: Path) -> list[str]:
     said: list[str] = []
     crew = Crew(run, kiosk(), PlanSource(7), Folder.of(tmp_path), said.append)
     with pytest.raises(Made):
-        crew.start(Recovered((), {}, -1, ()))
+        crew.start()
     return said
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.walker import Walker, WalkerStats
-from cluster.ledger import LedgerCore
+from cluster.ledger import Caps, LedgerCore
 from specs.engine import Answer, Failure, Request
 from specs.errors import EngineError, Superseded, Unavailable
-from specs.lease import Lease
+from specs.lease import Blame, Lease
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn
 from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Scripted, make_cast, place
+from tests.unit.tiny_domain import changed, tiny
 
 
 @dataclass
@@ -29,11 +31,12 @@ class Ledger:
     core: LedgerCore = field(init=False)
     released: list[str] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
+    blamed: list[Blame] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.core = LedgerCore(self.wanted, clock=lambda: 0.0)
 
-    async def lease(self, walker: str, want: int) -> Sequence[Lease]:
+    async def lease(self, walker: str, want: int) -> Sequence[Lease] | None:
         return self.core.lease(walker, want)
 
     async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
@@ -42,13 +45,17 @@ class Ledger:
     async def done(self, index: int, epoch: int) -> None:
         self.core.done(index, epoch)
 
-    async def failed(self, index: int, epoch: int, reason: str) -> None:
+    async def failed(self, index: int, epoch: int, reason: str, blame: Blame) -> None:
         self.failures.append((index, reason))
-        self.core.failed(index, epoch, reason)
+        self.blamed.append(blame)
+        self.core.failed(index, epoch, reason, blame)
+
+    async def superseded(self, index: int, epoch: int, seen: int) -> None:
+        self.core.superseded(index, epoch, seen)
 
     async def release(self, walker: str) -> None:
         self.released.append(walker)
-        self.core.release(walker, counted=False)
+        self.core.release(walker, lost=False)
 
     async def complete(self) -> bool:
         return self.core.progress().complete
@@ -166,6 +173,82 @@ async def test_an_index_that_always_fails_is_given_up_and_the_rest_is_played() -
     assert list(ledger.core.given_up()) == [2]
     assert sorted(d.index for d in sinks.finished) == [0, 1, 3]
     assert stats.given_back == len(ledger.failures) > 1
+
+
+async def test_what_all_wait_for_costs_nobody_an_attempt_and_one_at_a_time_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.walker.OUTAGE_PAUSES_S", (0.01, 0.01))
+    asked_at_once: list[int] = []
+
+    class Away(Scripted):
+        """Answers a few requests, is away for many, and is back."""
+
+        asked = open = 0
+
+        async def ask(self, request: Request, dialogue: str) -> Answer:
+            self.asked += 1
+            self.open += 1
+            try:
+                await asyncio.sleep(0)
+                if 10 < self.asked <= 60:
+                    asked_at_once.append(self.open)
+                    return Answer(request.id, failure=Failure("unavailable", "gone"))
+                return await super().ask(request, dialogue)
+            finally:
+                self.open -= 1
+
+    ledger, sinks = Ledger(12), Sinks()
+    stats = await bounded(walker_of(Away(), ledger, sinks, 6).run())
+    assert sorted(d.index for d in sinks.finished) == list(range(12))
+    assert ledger.core.given_up() == {}
+    assert ledger.blamed.count("loss") == 1  # the first of them
+    assert ledger.blamed.count("nobody") > 20
+    assert set(asked_at_once[12:]) == {1}
+    assert stats.waits_for == ""
+
+
+async def test_a_dialogue_without_words_is_tried_again_before_that_is_its_row(
+    tmp_path: Path,
+) -> None:
+    class Mumbling(Scripted):
+        """Greets at the second attempt in index 0, and never in index 1."""
+
+        async def ask(self, request: Request, dialogue: str) -> Answer:
+            answer = await super().ask(request, dialogue)
+            tried = sum(index == request.priority for index, _ in ledger.failures)
+            mumbles = request.priority == 1 or (request.priority == 0 and not tried)
+            if mumbles and place(request)[0] == 0:
+                said = tuple(replace(one, text="") for one in answer.candidates)
+                return replace(answer, candidates=said)
+            return answer
+
+    greeting = 'reference: ["Good day, what may it be?", "Hello there, some tea?"]'
+    domain = tiny(tmp_path, changed((f"    {greeting}\n", "")))
+    ledger, sinks = Ledger(3), Sinks()
+    walker = Walker("w", make_cast(domain, Mumbling()), ledger, sinks, 3)
+    await bounded(walker.run())
+    by_index = {dialogue.index: dialogue for dialogue in sinks.finished}
+    assert by_index[0].ended
+    assert by_index[0].attempt == 2
+    assert by_index[1].stop_reason is StopReason.NO_WORDS
+    assert by_index[1].attempt == Caps().failures
+    assert set(ledger.blamed) == {"dialogue"}
+
+
+async def test_a_ledger_that_has_come_back_is_told_what_is_played() -> None:
+    class Forgetting(Scripted):
+        """While it speaks, the ledger dies and comes back."""
+
+        async def ask(self, request: Request, dialogue: str) -> Answer:
+            if len(self.requests) == 7:
+                ledger.core = LedgerCore(4, clock=lambda: 0.0, seats=1)
+            return await super().ask(request, dialogue)
+
+    ledger, sinks = Ledger(4), Sinks()
+    await bounded(walker_of(Forgetting(), ledger, sinks, 2).run())
+    assert Counter(d.index for d in sinks.finished) == dict.fromkeys(range(4), 1)
+    assert Counter(sinks.begun) == dict.fromkeys(range(4), 1)  # nothing was leased twice
 
 
 async def test_what_is_durable_is_not_played_and_what_is_logged_goes_on() -> None:

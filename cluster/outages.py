@@ -1,0 +1,54 @@
+"""What a run says of its parts that are away: when it begins, now and then, when it is over.
+
+Pure, with an injected clock. A part that is away stops nothing by itself: whoever needs it asks
+again. What ends the run is that nothing moves for too long, whatever the reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+
+REMIND_S = 60.0
+"""From one reminder of the same trouble to the next."""
+
+
+class Outages:
+    """Tells from what is wrong now what is worth a line."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[str, float] = {}
+        self._said: dict[str, float] = {}
+
+    def see(self, wrong: Mapping[str, str]) -> list[str]:
+        """Take what is wrong now, by part, in words; returns the lines to be said."""
+        now = self._clock()
+        lines = []
+        for part in [part for part in self._since if part not in wrong]:
+            lines.append(f"{part} is back after {now - self._since.pop(part):.0f} s")
+            del self._said[part]
+        for part, why in wrong.items():
+            if part not in self._since:
+                self._since[part] = self._said[part] = now
+                lines.append(f"{part} is away: {why}; what needs it waits")
+            elif now - self._said[part] >= REMIND_S:
+                self._said[part] = now
+                lines.append(f"{part} has been away for {now - self._since[part]:.0f} s: {why}")
+        return lines
+
+
+class Standstill:
+    """Measures how long nothing has moved."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: Hashable = None
+        self._since = clock()
+
+    def lasts(self, progress: Hashable) -> float:
+        """Return for how many seconds `progress` has been what it is now."""
+        now = self._clock()
+        if progress != self._last:
+            self._last, self._since = progress, now
+        return now - self._since

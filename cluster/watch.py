@@ -1,0 +1,104 @@
+"""A run at work, seen from its driver: progress, what is away, and when it is over.
+
+Invariants: the driver decides nothing about dialogues, so that it may die at any time; it waits for
+no actor longer than a moment; a run in which nothing moves for `run.outage_s` seconds (longer,
+where an engine may take longer to come up) ends with the reason, and with all that is durable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from actors.walker import WalkerStats
+from cluster.crew import Crew, Sight
+from cluster.outages import Outages, Standstill
+from cluster.progress import Reporter, Snapshot, duration
+from cluster.supervision import Walkers
+from specs.errors import DuologueError
+
+STOP_S = 20.0
+"""How long walkers may take to leave when the run is interrupted."""
+
+LOOK_S = 2.0
+"""From one look at all actors to the next."""
+
+
+def watch(crew: Crew, reporter: Reporter, check: Callable[[], None], before: int) -> bool:
+    """Show where a run is until it is over; returns whether it was interrupted.
+
+    Args:
+        crew: started.
+        check: raises when another run has taken the folder over.
+        before: dialogues that were durable when it began.
+
+    Raises:
+        DuologueError: when the run failed; what was durable stays.
+    """
+    assert crew.walkers is not None
+    began = time.monotonic()
+    try:
+        _until_over(crew, crew.walkers, reporter, check, before)
+    except KeyboardInterrupt:
+        reporter.say("stopping: what is finished is being written ...")
+        crew.walkers.stop(STOP_S)
+        return True
+    given_up = crew.given_up()
+    made = crew.ledger_progress().done - before
+    reporter.say(f"{made} dialogues in {duration(time.monotonic() - began)}")
+    if given_up:
+        index, why = next(iter(given_up.items()))
+        raise DuologueError(
+            f"{len(given_up)} dialogues could not be played, such as {index}: {why}\n"
+            "    What is durable stays; the same command plays the rest."
+        )
+    return False
+
+
+def _until_over(
+    crew: Crew, walkers: Walkers, reporter: Reporter, check: Callable[[], None], before: int
+) -> None:
+    began = looked = time.monotonic()
+    outages, standstill = Outages(), Standstill()
+    while not walkers.over:
+        walkers.look(1.0)
+        check()
+        now = time.monotonic()
+        if now - looked < LOOK_S:
+            continue
+        looked = now
+        stats = walkers.stats()
+        sight = crew.look_around()
+        waiting = {name: one.waits_for for name, one in walkers.names().items() if one.waits_for}
+        for text in outages.see({**sight.away, **waiting}):
+            reporter.say(text)
+        moved = (sum(one.turns for one in stats), sight.progress and sight.progress.done)
+        _unless_stuck(crew, standstill.lasts(moved), {**sight.away, **waiting})
+        if sight.progress is not None and reporter.due():
+            reporter.show(_snapshot(stats, sight, before, now - began))
+
+
+def _unless_stuck(crew: Crew, seconds: float, wrong: dict[str, str]) -> None:
+    engines = [crew.run.engines[name] for name in crew.engines]
+    turn = max((engine.start_deadline_s + engine.turn_deadline_s for engine in engines), default=0)
+    if seconds > max(crew.run.run.outage_s, turn):
+        why = "; ".join(f"{part}: {what}" for part, what in wrong.items()) or "no reason is known"
+        raise DuologueError(
+            f"nothing has moved for {duration(seconds)} ({why})\n"
+            "    What is durable stays; the same command plays the rest."
+        )
+
+
+def _snapshot(
+    walkers: Sequence[WalkerStats], sight: Sight, before: int, elapsed_s: float
+) -> Snapshot:
+    assert sight.progress is not None
+    return Snapshot(
+        wanted=sight.progress.wanted,
+        done=sight.progress.done,
+        before=before,
+        owed=sight.progress.owed,
+        walkers=walkers,
+        engines=sight.engines,
+        elapsed_s=elapsed_s,
+    )

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from cluster.outages import REMIND_S, Outages, Standstill
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_outage_is_said_when_it_begins_now_and_then_and_when_it_is_over() -> None:
+    clock = Clock()
+    outages = Outages(clock)
+    assert outages.see({}) == []
+    assert outages.see({"sink-0": "the disk is full"}) == [
+        "sink-0 is away: the disk is full; what needs it waits"
+    ]
+    clock.now += REMIND_S - 1
+    assert outages.see({"sink-0": "the disk is full"}) == []
+    clock.now += 1
+    assert outages.see({"sink-0": "it does not answer"}) == [
+        "sink-0 has been away for 60 s: it does not answer"
+    ]
+    clock.now += 3
+    assert outages.see({"ledger": "it does not answer"}) == [
+        "sink-0 is back after 63 s",
+        "ledger is away: it does not answer; what needs it waits",
+    ]
+
+
+def test_a_standstill_lasts_as_long_as_nothing_changes() -> None:
+    clock = Clock()
+    standstill = Standstill(clock)
+    assert standstill.lasts((3, 1)) == 0
+    clock.now += 20
+    assert standstill.lasts((3, 1)) == 20
+    assert standstill.lasts((3, 2)) == 0
+    clock.now += 5
+    assert standstill.lasts((3, 2)) == 5
