@@ -95,7 +95,12 @@ class Crew:
     def open_sinks(self) -> Recovered:
         """Start the sinks; return what they found on disk, joined."""
         section, count = self.run.run, self.run.walkers.sinks
-        limits = SinkLimits(section.part_rows, section.part_bytes, section.log_interval_s)
+        limits = SinkLimits(
+            section.part_rows,
+            section.part_bytes,
+            section.log_interval_s,
+            outage_s=section.outage_s,
+        )
         make = ray.remote(SinkActor).options(**SINK_OPTIONS)
         self.sinks = [make.remote(self.folder, number, count, limits) for number in range(count)]
         found: list[Recovered] = ask([sink.open.remote() for sink in self.sinks], 600.0, "sinks")

@@ -46,7 +46,12 @@ class _Section(BaseModel):
 
 
 class RunSection(_Section):
-    """What the run is called, how much it makes, and where that goes."""
+    """What the run is called, how much it makes, and where that goes.
+
+    Attributes:
+        outage_s: how long the place may refuse to be written (a full disk, a store out of reach)
+            before the run ends; it pauses meanwhile.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     dialogues: Annotated[int, Field(ge=1)] = 24
@@ -55,6 +60,7 @@ class RunSection(_Section):
     part_rows: Annotated[int, Field(ge=1)] = 2000
     part_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
     log_interval_s: Seconds = 2.0
+    outage_s: Seconds = 600.0
 
 
 class DomainSection(_Section):
