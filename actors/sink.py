@@ -13,6 +13,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -150,8 +151,7 @@ class SinkActor:
     async def _ready(self) -> None:
         if self._first is None:  # a restart, in the middle of a run
             await self._open(self._in_thread)
-        if self._failed is not None:
-            raise self._failed
+        self._check()
         if self._closed:
             raise DuologueError("this sink is closed")
 
@@ -162,8 +162,8 @@ class SinkActor:
     async def _until(self, holds: Callable[[], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: holds() or self._failed is not None)
-        if self._failed is not None and not holds():
-            raise self._failed
+        if not holds():
+            self._check()
 
     async def _write_on(self) -> None:
         while not self._closed and self._failed is None:
@@ -192,13 +192,10 @@ class SinkActor:
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call in a thread, and again while the store is out of reach; nothing is lost by that."""
         while True:
-            if self._failed is not None:
-                raise self._failed
+            self._check()
             seconds = self._outage.trying()
             try:
                 answer = await asyncio.wait_for(asyncio.to_thread(call, *arguments), seconds)
-            except TimeoutError:  # the thread may hang for ever: there is no second beside it
-                await self._pause(OSError(f"the store has not answered for {seconds:.0f} s"))
             except Exception as error:  # noqa: BLE001  # told to every caller
                 await self._pause(error)
             else:
@@ -207,12 +204,22 @@ class SinkActor:
 
     async def _pause(self, error: Exception) -> None:
         """Wait before the next try; raises, for good, when there is to be none."""
-        pause = self._outage.failed(in_words(error)) if is_outage(error) else None
+        pause = None
+        if isinstance(error, TimeoutError) and error.errno is None:
+            # The thread may hang for ever, and there must be no second one beside it.
+            self._outage.failed("the store does not answer")
+        elif is_outage(error):
+            pause = self._outage.failed(in_words(error))
         if pause is None:
             self._failed = _as_failure(error, self._outage)
             await self._tell()
-            raise self._failed from error
-        await self._sleep(pause)
+            self._check()
+        else:
+            await self._sleep(pause)
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise copy(self._failed)  # one error raised to thousands would hold all their stacks
 
     async def _tell(self) -> None:
         async with self._changed:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -403,6 +404,7 @@ async def test_an_outage_that_stays_is_told_to_all_who_wait_and_what_is_durable_
     )
     assert all(type(answer) is DuologueError for answer in answers)
     assert "the disk is full (for 100 s now)" in str(answers[0])
+    assert answers[0] is not answers[1]
     assert sum(waits.pauses) == 100.0
     with pytest.raises(DuologueError, match="the disk is full"):
         await actor.turns(said(3, 1, 0))
@@ -430,6 +432,24 @@ async def test_a_sink_that_comes_back_into_an_outage_waits_for_its_end(tmp_path:
     assert waits.pauses == [1.0, 2.0]  # a file that fails is looked at twice
 
 
+async def test_a_write_that_hangs_is_an_outage_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def fault(step: str, path: str) -> None:
+        if step == "open":
+            gate.wait(30)
+
+    monkeypatch.setattr("actors.outage.MOST_S", 0.0)
+    limits = SinkLimits(100, log_interval_s=0.01, outage_s=0.05)
+    actor = SinkActor(faulty_folder(tmp_path, fault), 0, 1, limits)
+    await actor.open()
+    with pytest.raises(DuologueError, match="the store does not answer"):
+        await actor.finish(make_dialogue(0), 1)
+    gate.set()
+
+
 async def test_a_mistake_is_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*arguments: object) -> None:
         raise ValueError("no such column")
@@ -444,18 +464,20 @@ async def test_a_mistake_is_no_outage(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 async def test_turns_wait_while_the_log_cannot_be_written(tmp_path: Path) -> None:
-    gate = asyncio.Event()
+    paused, gate = asyncio.Event(), asyncio.Event()
 
     async def sleep(seconds: float) -> None:
+        paused.set()
         await gate.wait()
 
     limits = SinkLimits(100, log_interval_s=0.01, log_bytes=1000)
     actor = SinkActor(faulty_folder(tmp_path, Failing(1)), 0, 1, limits, sleep=sleep)
     await actor.turns(said(0, 1, 0))
+    await paused.wait()
     waiting = asyncio.create_task(actor.turns(said(1, 1, *range(40))))
+    assert "the disk is full" in (await actor.stats()).outage
     await asyncio.wait([waiting], timeout=0.1)
     assert not waiting.done()
-    assert "the disk is full" in (await actor.stats()).outage
     gate.set()
     assert await waiting == ()
     await actor.close()
