@@ -1,18 +1,23 @@
 """The sink as an actor: `SinkCore` behind async methods, with all writing in a thread.
 
 Invariants: the event loop never waits for a disk; one file is written at a time; `finish` answers
-only when its dialogue is durable; a write that fails is tried again under the same name, and when
-that does not help every caller gets the error, for nothing may be lost in silence.
+only when its dialogue is durable; a write that fails is tried again under the same name for as long
+as an outage may take (`SinkLimits.outage_s`), in which callers wait and `stats` tells; when that
+does not help every caller gets the error, for nothing may be lost in silence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from actors.outage import Outage, in_words, is_outage
 from actors.sink_core import (
     Begun,
     LogBatch,
@@ -24,7 +29,7 @@ from actors.sink_core import (
     SinkStats,
     Stored,
 )
-from specs.errors import DuologueError, InputError
+from specs.errors import DuologueError
 from specs.parts import Folder
 from specs.records import Dialogue
 
@@ -45,7 +50,6 @@ __all__ = [
 SINK_OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 10_000}
 """For `ray.remote(SinkActor).options(...)`: every dialogue may wait in `finish` at once."""
 
-_TRIES = 3
 _BACKLOG = 4  # log files' worth of turns that may wait before `turns` makes its callers wait
 
 T = TypeVar("T")
@@ -60,12 +64,14 @@ class SinkActor:
         number: int,
         sinks: int,
         limits: SinkLimits | None = None,
-        retry_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Take the round's folder (`RunFolder.round`); nothing is read before `open`."""
         limits = limits or SinkLimits()
         self._core = SinkCore(folder, number, sinks, limits, uuid.uuid4().hex[:8])
-        self._limits, self._retry_s = limits, retry_s
+        self._limits, self._sleep = limits, sleep
+        self._outage = Outage(limits.outage_s, clock)
         self._opening, self._writing = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
@@ -75,10 +81,18 @@ class SinkActor:
         self._closed = False
 
     async def open(self) -> Recovered:
-        """Read back what is on disk; later calls tell what is known by then."""
+        """Read back what is on disk; later calls tell what is known by then.
+
+        Raises:
+            DuologueError: at once when the place cannot be used: at a run's start somebody is there
+                to mend it.
+        """
+        return await self._open(asyncio.to_thread)
+
+    async def _open(self, call: Callable[..., Awaitable[Recovered]]) -> Recovered:
         async with self._opening:
             if self._first is None:
-                self._first = await asyncio.to_thread(self._core.open)
+                self._first = await call(self._core.open)
                 self._writer = asyncio.create_task(self._write_on())
                 return self._first
         return self._core.recovered(self._first.max_epoch, self._first.warnings)
@@ -116,9 +130,8 @@ class SinkActor:
         await self._write(cut=True)
 
     async def stats(self) -> SinkStats:
-        """Return what the sink holds now."""
-        await self._ready()
-        return self._core.stats()
+        """Return what the sink holds now, and what is wrong; answers at once, whatever that is."""
+        return replace(self._core.stats(), outage=self._outage.words, outage_s=self._outage.seconds)
 
     async def close(self) -> None:
         """Flush, and end; safe to call twice. Afterwards every other method is refused."""
@@ -136,10 +149,9 @@ class SinkActor:
     # --- writing --------------------------------------------------------------------------------
 
     async def _ready(self) -> None:
-        if self._first is None:
-            await self.open()
-        if self._failed is not None:
-            raise self._failed
+        if self._first is None:  # a restart, in the middle of a run
+            await self._open(self._in_thread)
+        self._check()
         if self._closed:
             raise DuologueError("this sink is closed")
 
@@ -150,8 +162,8 @@ class SinkActor:
     async def _until(self, holds: Callable[[], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: holds() or self._failed is not None)
-        if self._failed is not None and not holds():
-            raise self._failed
+        if not holds():
+            self._check()
 
     async def _write_on(self) -> None:
         while not self._closed and self._failed is None:
@@ -177,27 +189,49 @@ class SinkActor:
             await self._in_thread(self._core.write_rows, part)
             await self._in_thread(self._core.delete_logs, self._core.part_written(part))
 
-    async def _in_thread(self, write: Callable[..., T], *arguments: Any) -> T:
-        if self._failed is not None:
-            raise self._failed
-        for attempt in range(1, _TRIES + 1):
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call in a thread, and again while the store is out of reach; nothing is lost by that."""
+        while True:
+            self._check()
+            seconds = self._outage.trying()
             try:
-                return await asyncio.to_thread(write, *arguments)
-            except Exception as error:
-                if attempt < _TRIES and not isinstance(error, InputError):
-                    await asyncio.sleep(self._retry_s * attempt)
-                    continue
-                self._failed = _as_failure(error)
-                await self._tell()
-                raise self._failed from error
-        raise AssertionError("unreachable")
+                answer = await asyncio.wait_for(asyncio.to_thread(call, *arguments), seconds)
+            except Exception as error:  # noqa: BLE001  # told to every caller
+                await self._pause(error)
+            else:
+                self._outage.over()
+                return answer
+
+    async def _pause(self, error: Exception) -> None:
+        """Wait before the next try; raises, for good, when there is to be none."""
+        pause = None
+        if isinstance(error, TimeoutError) and error.errno is None:
+            # The thread may hang for ever, and there must be no second one beside it.
+            self._outage.failed("the store does not answer")
+        elif is_outage(error):
+            pause = self._outage.failed(in_words(error))
+        if pause is None:
+            self._failed = _as_failure(error, self._outage)
+            await self._tell()
+            self._check()
+        else:
+            await self._sleep(pause)
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise copy(self._failed)  # one error raised to thousands would hold all their stacks
 
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
 
-def _as_failure(error: Exception) -> DuologueError:
+def _as_failure(error: Exception, outage: Outage) -> DuologueError:
+    if is_outage(error):
+        return DuologueError(
+            f"{outage.words} (for {outage.seconds:.0f} s now)\n    What is durable stays; "
+            "the same command goes on once the store can be written again."
+        )
     if isinstance(error, DuologueError):
         return error
     return DuologueError(f"the sink cannot write: {type(error).__name__}: {error}")

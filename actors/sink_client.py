@@ -2,7 +2,8 @@
 
 Invariants: a dialogue's turns reach its sink in order; what a dying sink did not take is sent again
 (a sink knows what it has); the end of a dialogue carries all its turns, so a lost batch costs
-nothing but the log's freshness.
+nothing but the log's freshness. While a sink cannot write, its dialogues wait here, those of other
+sinks go on, and no more than `WAITING` turns are held for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _log = logging.getLogger(__name__)
 INTERVAL_S = 0.25
 """How long a turn may wait for others on their way to a sink; the log's own interval is longer."""
 
+WAITING = 2000
+"""Turns on their way to a sink (some 10 KB each) above which those who bring more wait."""
+
 
 class RaySinks:
     """Implements `actors.walker.SinkClient` over all sinks of a run."""
@@ -30,7 +34,9 @@ class RaySinks:
         self._handles = list(handles)
         self._name = name
         self._waiting: list[list[LoggedTurn]] = [[] for _ in handles]
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None] | None] = [None for _ in handles]
+        self._sending = [asyncio.Lock() for _ in handles]
+        self._sent = [asyncio.Event() for _ in handles]
 
     async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
         """Return the turns that an interrupted dialogue has; None when it is durable already."""
@@ -39,11 +45,15 @@ class RaySinks:
         return begun.turns if begun.status == "play" else None
 
     async def turn(self, index: int, walk_id: str, epoch: int, turn: Turn) -> None:
-        """Log a turn; returns once it is buffered here."""
+        """Log a turn; returns once it is buffered here, which waits for a sink that lags behind."""
         place = index % len(self._handles)
+        while len(self._waiting[place]) >= WAITING:
+            self._sent[place].clear()
+            await self._sent[place].wait()
         self._waiting[place].append(LoggedTurn(index, walk_id, epoch, turn))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._soon())
+        task = self._tasks[place]
+        if task is None or task.done():
+            self._tasks[place] = asyncio.create_task(self._soon(place))
 
     async def finish(self, dialogue: Dialogue, epoch: int) -> None:
         """Keep a dialogue; returns once it is durable."""
@@ -57,19 +67,23 @@ class RaySinks:
     def _of(self, index: int) -> Any:
         return self._handles[index % len(self._handles)]
 
-    async def _soon(self) -> None:
+    async def _soon(self, place: int) -> None:
         await asyncio.sleep(INTERVAL_S)
-        while any(self._waiting):
-            await self.flush()
+        while self._waiting[place]:
+            await self._send(place)
 
     async def _send(self, place: int) -> None:
-        turns, self._waiting[place] = self._waiting[place], []
-        if not turns:
-            return
-        try:
-            await call_again(self._handles[place], "turns", turns)
-        except DuologueError as error:
-            _log.warning("%d turns did not reach the log of sink %d: %s", len(turns), place, error)
+        async with self._sending[place]:
+            turns, self._waiting[place] = self._waiting[place], []
+            self._sent[place].set()
+            if not turns:
+                return
+            try:
+                await call_again(self._handles[place], "turns", turns)
+            except DuologueError as error:
+                _log.warning(
+                    "%d turns did not reach the log of sink %d: %s", len(turns), place, error
+                )
 
 
 def _unless_stale(status: str, index: int, seen: int = 0) -> None:

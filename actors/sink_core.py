@@ -40,12 +40,17 @@ _NAME = re.compile(r"(?:log|part)-\d+of(\d+)-(\d+)-")
 
 @dataclass(frozen=True, slots=True)
 class SinkLimits:
-    """When parts and log files are cut; bytes are before compression."""
+    """When parts and log files are cut; bytes are before compression.
+
+    Attributes:
+        outage_s: how long the store may be out of reach before the sink gives up.
+    """
 
     part_rows: int = 2000
     part_bytes: int = 64 * 1024 * 1024
     log_interval_s: float = 2.0
     log_bytes: int = 4 * 1024 * 1024
+    outage_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,8 @@ class SinkCore:
 
     def open(self) -> Recovered:
         """Read back what is on disk; finished dialogues that are in no part yet go into the next.
+
+        What failed may be called again.
 
         Raises:
             InputError: for files that are no parts, or of another version.

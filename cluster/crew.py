@@ -123,7 +123,12 @@ class Crew:
     def open_sinks(self) -> Recovered:
         """Start the sinks; return what they found on disk, joined."""
         section, count = self.run.run, self.run.walkers.sinks
-        limits = SinkLimits(section.part_rows, section.part_bytes, section.log_interval_s)
+        limits = SinkLimits(
+            section.part_rows,
+            section.part_bytes,
+            section.log_interval_s,
+            outage_s=section.outage_s,
+        )
         make = ray.remote(SinkActor)
         self.sinks = [
             make.options(**SINK_OPTIONS, name=f"sink-{number}").remote(

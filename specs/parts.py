@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -85,9 +85,13 @@ class Folder:
     def names(self, prefix: str = "", suffix: str = "") -> list[str]:
         """Return the names of its files, sorted; none when there is no such folder."""
         selector = pafs.FileSelector(self.path, allow_not_found=True)
+        try:
+            found = self.fs.get_file_info(selector)
+        except OSError as error:
+            raise storage_error(error, self.path, "read") from error
         return sorted(
             info.base_name
-            for info in self.fs.get_file_info(selector)
+            for info in found
             if info.type == pafs.FileType.File
             and info.base_name.startswith(prefix)
             and info.base_name.endswith(suffix)
@@ -135,8 +139,11 @@ def synchronise(path: str) -> None:
         os.close(handle)
 
 
-def storage_error(error: OSError, path: str) -> DuologueError:
-    """Return what to tell the user about a failed write."""
+def storage_error(error: OSError, path: str, done: str = "written") -> DuologueError:
+    """Return what to tell the user about a file that could not be `done`: written, or read.
+
+    Whoever raises it names `error` as its cause, by which an outage of the store is known.
+    """
     reasons = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
@@ -148,12 +155,12 @@ def storage_error(error: OSError, path: str) -> DuologueError:
     }
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "What is durable stays; make room and run the same command again."
-        return DuologueError(f"{path}: cannot be written: {reasons[error.errno]}\n    {hint}")
+        return DuologueError(f"{path}: cannot be {done}: {reasons[error.errno]}\n    {hint}")
     reason = reasons.get(error.errno or 0)
     if reason is None:
         return DuologueError(f"{path}: cannot be read or written: {error}")
     hint = "Name another place with --set run.out=FOLDER."
-    return InputError([Finding(Where(path), f"cannot be written: {reason}", hint)])
+    return InputError([Finding(Where(path), f"cannot be {done}: {reason}", hint)])
 
 
 def clear_temporaries(folder: Folder, prefix: str = "") -> None:
@@ -188,7 +195,7 @@ def check_file(folder: Folder, name: str, schema: pa.Schema) -> None:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error, schema) from None
+        _refuse(folder, name, error, schema)
     wanted = schema.metadata or {}
     kind, version = b"duologue.schema", b"duologue.schema_version"
     if found.get(kind) != wanted[kind]:
@@ -221,6 +228,24 @@ _AGAIN = {
 """How a file that cannot be read is made again, by the kind of its schema."""
 
 
+def _refuse(folder: Folder, name: str, error: Exception, schema: pa.Schema) -> NoReturn:
+    """Raise why a file could not be read: Arrow says a broken file and a broken store alike."""
+    path = folder.file(name)
+    try:
+        data = folder.read_bytes(name)
+    except FileNotFoundError:
+        raise
+    except OSError as failure:
+        raise storage_error(failure, path, "read") from failure
+    try:
+        pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as broken:
+        raise _unreadable(path, broken, schema) from None
+    if isinstance(error, OSError):
+        raise storage_error(error, path, "read") from error
+    raise _unreadable(path, error, schema) from None
+
+
 def _unreadable(path: str, error: Exception, schema: pa.Schema) -> InputError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     message = f"is not a readable Parquet file (truncated?): {reason}"
@@ -244,7 +269,7 @@ def read_batches(
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error, schema) from None
+        _refuse(folder, name, error, schema)
 
 
 def read_rows(

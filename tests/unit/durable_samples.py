@@ -74,7 +74,8 @@ class Crash(BaseException):
 class FaultyFiles(pafs.FileSystemHandler):  # type: ignore[misc]
     """The local filesystem, with a word before and after each write's step.
 
-    `fault(step, path)` is called with the steps `open`, `written`, `moved`, `deleted`.
+    `fault(step, path)` is called with the steps `created` (a folder), `open`, `written`, `moved`,
+    `deleted`, and `read`.
     """
 
     def __init__(self, fault: Callable[[str, str], None] = lambda step, path: None) -> None:
@@ -107,6 +108,7 @@ class FaultyFiles(pafs.FileSystemHandler):  # type: ignore[misc]
         return self.local.get_file_info(selector)
 
     def create_dir(self, path: str, recursive: bool) -> None:
+        self.fault("created", path)
         self.local.create_dir(path, recursive=recursive)
 
     def delete_dir(self, path: str) -> None:
@@ -123,9 +125,11 @@ class FaultyFiles(pafs.FileSystemHandler):  # type: ignore[misc]
         self.local.copy_file(source, target)
 
     def open_input_stream(self, path: str) -> Any:
+        self.fault("read", path)
         return self.local.open_input_stream(path, compression=None)
 
     def open_input_file(self, path: str) -> Any:
+        self.fault("read", path)
         return self.local.open_input_file(path)
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:

@@ -84,7 +84,7 @@ def test_a_new_folder_holds_what_the_run_is(tmp_path: Path, domain: FakeDomain) 
     "changes",
     [
         {"run__dialogues": 100},
-        {"run__part_rows": 5, "run__log_interval_s": 9.0},
+        {"run__part_rows": 5, "run__log_interval_s": 9.0, "run__outage_s": 5.0},
         {"engines__small__replicas": 4, "engines__small__gpus": 1.0},
         {"engines__small__turn_deadline_s": 5.0, "engines__small__faults": {"hang": 0.5}},
         {"engines__small__vllm": {"gpu_memory_utilization": 0.5}},

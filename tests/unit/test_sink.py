@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors.sink import LoggedTurn, SinkActor, SinkCore, SinkLimits
 from actors.turn_log import LogContents, end_entry, read_log, turn_entry, write_log
-from specs.errors import DuologueError
+from specs.errors import DuologueError, InputError
 from specs.parts import Folder, part_names, read_dialogues
 from specs.records import Dialogue
 from tests.unit.durable_samples import Crash, faulty_folder, make_dialogue, make_turn
@@ -237,7 +238,7 @@ _steps = st.lists(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(lives=st.lists(st.tuples(_steps, st.integers(1, 12)), min_size=1, max_size=4))
+@given(lives=st.lists(st.tuples(_steps, st.integers(1, 20)), min_size=1, max_size=4))
 def test_a_crash_anywhere_makes_no_second_row_and_loses_nothing_answered(
     lives: list[tuple[Steps, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -287,7 +288,7 @@ def _live(core: SinkCore, steps: Steps, answered: set[int]) -> None:
 
 
 def quick(folder: Folder, rows: int = 100, interval: float = 0.01) -> SinkActor:
-    return SinkActor(folder, 0, 1, SinkLimits(rows, log_interval_s=interval), retry_s=0.0)
+    return SinkActor(folder, 0, 1, SinkLimits(rows, log_interval_s=interval))
 
 
 async def test_finish_answers_when_the_dialogue_is_durable(folder: Folder) -> None:
@@ -325,39 +326,162 @@ async def test_close_answers_those_who_wait(folder: Folder) -> None:
     assert rows(folder) == [0]
 
 
-def failing(times: int, code: int = errno.ENOSPC) -> Callable[[str, str], None]:
-    left = [times]
+class Waits:
+    """A clock that goes on only while a sink waits; at each pause the sink is asked how it is."""
 
-    def fault(step: str, path: str) -> None:
-        if step == "moved" and left[0] > 0:  # it is there, and the answer is an error
-            left[0] -= 1
-            raise OSError(code, "injected")
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.told: list[str] = []
 
-    return fault
+    async def sleep(self, seconds: float) -> None:
+        stats = await self._actor.stats()
+        self.told.append(stats.outage)
+        assert stats.outage_s == self.now
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def sink(self, folder: Folder, outage_s: float = 600.0) -> SinkActor:
+        limits = SinkLimits(100, log_interval_s=0.01, outage_s=outage_s)
+        self._actor = SinkActor(folder, 0, 1, limits, lambda: self.now, self.sleep)
+        return self._actor
 
 
-async def test_a_write_that_failed_is_tried_again_without_a_second_row(tmp_path: Path) -> None:
-    actor = quick(faulty_folder(tmp_path, failing(2)))
-    assert await actor.finish(make_dialogue(0), 1) == "stored"
+class Failing:
+    """Writes fail at a step as long as it has failures left."""
+
+    def __init__(self, times: int, code: int = errno.ENOSPC, step: str = "moved") -> None:
+        self.times, self._code, self._step = times, code, step
+
+    def __call__(self, step: str, path: str) -> None:
+        if step == self._step and self.times > 0:  # `moved`: it is there, the answer is an error
+            self.times -= 1
+            raise OSError(self._code, "injected")
+
+
+@pytest.mark.parametrize(
+    ("code", "step", "times"),
+    [
+        (errno.ENOSPC, "moved", 7),
+        (errno.EROFS, "open", 7),
+        (errno.EACCES, "written", 7),
+        (errno.EIO, "open", 7),
+        (errno.ESTALE, "deleted", 1),  # what fails so is gone, and is not asked for again
+    ],
+)
+async def test_an_outage_of_the_store_passes_without_a_second_row(
+    tmp_path: Path, code: int, step: str, times: int
+) -> None:
+    waits = Waits()
+    failing = Failing(times, code, step)
+    actor = waits.sink(faulty_folder(tmp_path, failing))
+    await actor.open()
+    assert await asyncio.gather(*(actor.finish(make_dialogue(i), 1) for i in (0, 1))) == [
+        "stored",
+        "stored",
+    ]
     await actor.close()
-    assert rows(Folder.of(tmp_path)) == [0]
+    assert failing.times == 0
+    assert waits.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0][:times]
+    assert all("cannot be" in text for text in waits.told)
+    stats = await actor.stats()
+    assert (stats.outage, stats.outage_s) == ("", 0.0)
+    assert rows(Folder.of(tmp_path)) == [0, 1]
+    assert Folder.of(tmp_path).child("log").names() == []
 
 
-async def test_a_full_disk_is_told_to_all_who_wait_and_what_is_durable_stays(
+async def test_an_outage_that_stays_is_told_to_all_who_wait_and_what_is_durable_stays(
     tmp_path: Path,
 ) -> None:
     actor = quick(Folder.of(tmp_path))
     await actor.finish(make_dialogue(0), 1)
     await actor.close()
-    actor = quick(faulty_folder(tmp_path, failing(99)))
+    waits = Waits()
+    actor = waits.sink(faulty_folder(tmp_path, Failing(99)), outage_s=100.0)
+    await actor.open()
     answers = await asyncio.gather(
         *(actor.finish(make_dialogue(i), 1) for i in (1, 2)), return_exceptions=True
     )
-    assert all(isinstance(answer, DuologueError) for answer in answers)
-    assert "the disk is full" in str(answers[0])
+    assert all(type(answer) is DuologueError for answer in answers)
+    assert "the disk is full (for 100 s now)" in str(answers[0])
+    assert answers[0] is not answers[1]
+    assert sum(waits.pauses) == 100.0
     with pytest.raises(DuologueError, match="the disk is full"):
         await actor.turns(said(3, 1, 0))
+    assert "the disk is full" in (await actor.stats()).outage
     assert part_names(Folder.of(tmp_path).child("dialogues"))
+
+
+async def test_what_cannot_be_written_at_the_start_is_refused_at_once(tmp_path: Path) -> None:
+    waits = Waits()
+    actor = waits.sink(faulty_folder(tmp_path, Failing(1, errno.EROFS, "created")))
+    with pytest.raises(InputError, match="the disk is read-only"):
+        await actor.open()
+    assert waits.pauses == []
+
+
+async def test_a_sink_that_comes_back_into_an_outage_waits_for_its_end(tmp_path: Path) -> None:
+    first = quick(Folder.of(tmp_path))
+    await first.turns(said(1, 1, 0))
+    await first.finish(make_dialogue(0), 1)
+    await first.flush()
+    waits = Waits()
+    actor = waits.sink(faulty_folder(tmp_path, Failing(3, errno.EIO, "read")))
+    assert (await actor.begin(0, "walk-0", 2)).status == "stored"
+    assert len((await actor.begin(1, "walk-1", 2)).turns) == 1
+    assert waits.pauses == [1.0, 2.0]  # a file that fails is looked at twice
+
+
+async def test_a_write_that_hangs_is_an_outage_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def fault(step: str, path: str) -> None:
+        if step == "open":
+            gate.wait(30)
+
+    monkeypatch.setattr("actors.outage.MOST_S", 0.0)
+    limits = SinkLimits(100, log_interval_s=0.01, outage_s=0.05)
+    actor = SinkActor(faulty_folder(tmp_path, fault), 0, 1, limits)
+    await actor.open()
+    with pytest.raises(DuologueError, match="the store does not answer"):
+        await actor.finish(make_dialogue(0), 1)
+    gate.set()
+
+
+async def test_a_mistake_is_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*arguments: object) -> None:
+        raise ValueError("no such column")
+
+    waits = Waits()
+    actor = waits.sink(Folder.of(tmp_path))
+    await actor.open()
+    monkeypatch.setattr("actors.sink_core.write_log", wrong)
+    with pytest.raises(DuologueError, match="no such column"):
+        await actor.finish(make_dialogue(0), 1)
+    assert waits.pauses == []
+
+
+async def test_turns_wait_while_the_log_cannot_be_written(tmp_path: Path) -> None:
+    paused, gate = asyncio.Event(), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        paused.set()
+        await gate.wait()
+
+    limits = SinkLimits(100, log_interval_s=0.01, log_bytes=1000)
+    actor = SinkActor(faulty_folder(tmp_path, Failing(1)), 0, 1, limits, sleep=sleep)
+    await actor.turns(said(0, 1, 0))
+    await paused.wait()
+    waiting = asyncio.create_task(actor.turns(said(1, 1, *range(40))))
+    assert "the disk is full" in (await actor.stats()).outage
+    await asyncio.wait([waiting], timeout=0.1)
+    assert not waiting.done()
+    gate.set()
+    assert await waiting == ()
+    await actor.close()
+    assert sorted(logged(Folder.of(tmp_path)).unfinished) == [0, 1]
 
 
 async def test_the_event_loop_runs_on_while_a_file_is_written(tmp_path: Path) -> None:
