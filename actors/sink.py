@@ -50,6 +50,10 @@ __all__ = [
 SINK_OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 10_000}
 """For `ray.remote(SinkActor).options(...)`: every dialogue may wait in `finish` at once."""
 
+GATHERING = 0.6
+"""The share of the log's interval in which turns are gathered; the rest is for their way here and
+for the writing, so that what was said is on disk within the interval."""
+
 _BACKLOG = 4  # log files' worth of turns that may wait before `turns` makes its callers wait
 
 T = TypeVar("T")
@@ -168,7 +172,7 @@ class SinkActor:
     async def _write_on(self) -> None:
         while not self._closed and self._failed is None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._limits.log_interval_s)
+                await asyncio.wait_for(self._wake.wait(), GATHERING * self._limits.log_interval_s)
             self._wake.clear()
             with contextlib.suppress(DuologueError):  # kept in _failed, for the callers
                 await self._write(cut=False)

@@ -21,18 +21,23 @@ from specs.records import Dialogue, Turn
 _log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.25
-"""How long a turn may wait for others on their way to a sink; the log's own interval is longer."""
+"""How long a turn may wait here for others, unless `RaySinks` is told otherwise."""
 
 WAITING = 2000
 """Turns on their way to a sink (some 10 KB each) above which those who bring more wait."""
 
 
 class RaySinks:
-    """Implements `actors.walker.SinkClient` over all sinks of a run."""
+    """Implements `actors.walker.SinkClient` over all sinks of a run.
 
-    def __init__(self, handles: Sequence[Any], name: str) -> None:
+    Args:
+        interval_s: how long a turn may wait for others on their way to a sink.
+    """
+
+    def __init__(self, handles: Sequence[Any], name: str, interval_s: float = INTERVAL_S) -> None:
         self._handles = list(handles)
         self._name = name
+        self._interval_s = interval_s
         self._waiting: list[list[LoggedTurn]] = [[] for _ in handles]
         self._tasks: list[asyncio.Task[None] | None] = [None for _ in handles]
         self._sending = [asyncio.Lock() for _ in handles]
@@ -68,7 +73,7 @@ class RaySinks:
         return self._handles[index % len(self._handles)]
 
     async def _soon(self, place: int) -> None:
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(self._interval_s)
         while self._waiting[place]:
             await self._send(place)
 

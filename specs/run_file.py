@@ -51,6 +51,7 @@ class RunSection(_Section):
     Attributes:
         attempts: how often a dialogue that finds no words, or none that can be read, is tried
             before that is its row.
+        log_interval_s: within which a turn that was said is in the turn log.
         outage_s: how long the place may refuse to be written (a full disk, a store out of reach),
             or an engine be away, before the run ends; it pauses meanwhile.
     """
