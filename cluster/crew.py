@@ -19,8 +19,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from actors.engines.replica_actor import ReplicaActor
 from actors.retrieval.remote import start_actor
 from actors.retrieval.store import Corpus
-from actors.sink import SINK_OPTIONS, SinkActor, SinkLimits
-from actors.sink_core import Recovered
+from actors.sink import SINK_OPTIONS, Recovered, SinkActor, SinkLimits
 from actors.walker import WalkerStats
 from actors.walker_actor import WalkerActor, WalkerParts
 from cluster.ledger import LedgerActor, spans
@@ -75,13 +74,18 @@ def ray_session(address: str | None) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Crew:
-    """All actors of one run."""
+    """All actors of one run.
+
+    Attributes:
+        run_start: counts the starts of the run (`RunFolder.open`).
+    """
 
     run: RunFile
     domain: Domain
     source: PlanSource
     folder: Folder
     say: Callable[[str], None]
+    run_start: int = 0
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     infos: dict[str, EngineInfo] = field(default_factory=dict)
     retrievers: list[Any] = field(default_factory=list)
@@ -102,7 +106,10 @@ class Crew:
             outage_s=section.outage_s,
         )
         make = ray.remote(SinkActor).options(**SINK_OPTIONS)
-        self.sinks = [make.remote(self.folder, number, count, limits) for number in range(count)]
+        self.sinks = [
+            make.remote(self.folder, number, count, limits, self.run_start)
+            for number in range(count)
+        ]
         found: list[Recovered] = ask([sink.open.remote() for sink in self.sinks], 600.0, "sinks")
         self.opened = True
         return Recovered(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from actors.index_set import IndexSet
+from specs.index_set import IndexSet
 from specs.lease import Lease
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actors.sink_core import SinkCore, SinkLimits
+from actors.sink import SinkCore, SinkLimits
 from cluster.ledger import LedgerActor, LedgerCore
 from specs.lease import Lease
 from specs.parts import Folder, read_dialogues

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.sink_core import Recovered
+from actors.sink import Recovered
 from cluster import play, play_adapter
 from cluster.crew import Crew
 from cluster.person import Noted
