@@ -143,6 +143,7 @@ class RunFolder:
         if old is not None and not fresh and not _half_deleted(old) and not self._unused():
             self._refuse(old, content)
         self.folder.create()
+        self._lock.silence_s = max(self._lock.silence_s, run.run.outage_s)
         self._lock.take()
         try:
             return self._open(content, domain, fresh)
