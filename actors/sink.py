@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,14 +19,13 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from actors.fence import Fenced
 from actors.outage import Outage, in_words, is_outage
-from actors.sink_core import (
+from actors.sink_core import SinkCore
+from actors.sink_messages import (
     Begun,
-    LogBatch,
     LoggedTurn,
-    PartBatch,
     Recovered,
-    SinkCore,
     SinkLimits,
     SinkStats,
     Stored,
@@ -36,9 +37,7 @@ from specs.records import Dialogue
 __all__ = [
     "SINK_OPTIONS",
     "Begun",
-    "LogBatch",
     "LoggedTurn",
-    "PartBatch",
     "Recovered",
     "SinkActor",
     "SinkCore",
@@ -56,7 +55,13 @@ for the writing, so that what was said is on disk within the interval."""
 
 _BACKLOG = 4  # log files' worth of turns that may wait before `turns` makes its callers wait
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+
+def _end_process() -> None:
+    os._exit(1)
 
 
 class SinkActor:
@@ -68,13 +73,21 @@ class SinkActor:
         number: int,
         sinks: int,
         limits: SinkLimits | None = None,
+        start: int = 0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        leave: Callable[[], None] = _end_process,
     ) -> None:
-        """Take the round's folder (`RunFolder.round`); nothing is read before `open`."""
+        """Take the round's folder (`RunFolder.round`); nothing is read before `open`.
+
+        Args:
+            start: counts the starts of the run (`RunFolder.open`).
+            leave: ends the process of a sink whose place was taken.
+        """
         limits = limits or SinkLimits()
-        self._core = SinkCore(folder, number, sinks, limits, uuid.uuid4().hex[:8])
-        self._limits, self._sleep = limits, sleep
+        self._core = SinkCore(folder, number, sinks, limits, uuid.uuid4().hex[:8], start)
+        self._limits, self._sleep, self._leave = limits, sleep, leave
+        self._start = start
         self._outage = Outage(limits.outage_s, clock)
         self._opening, self._writing = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -148,7 +161,7 @@ class SinkActor:
             await self._writer
         await self._write(cut=True)
         async with self._writing:
-            await self._in_thread(self._core.delete_foreign)
+            await self._in_thread(self._core.leave)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -217,6 +230,9 @@ class SinkActor:
         if pause is None:
             self._failed = _as_failure(error, self._outage)
             await self._tell()
+            if isinstance(error, Fenced) and error.start <= self._start:
+                _log.error("%s", error)
+                self._leave()
             self._check()
         else:
             await self._sleep(pause)

@@ -3,7 +3,8 @@
 Invariants: an index becomes a row at most once, whatever crashes (it is refused once it is in a
 part, in the log with its end, or waiting for either); a lease of an older epoch than one seen for
 that index changes nothing; what was answered `stored` is on disk; a log file is deleted only after
-a part holds all that it still said. `SinkCore` decides and does no waiting: what is to be written
+a part holds all that it still said; nothing appears or goes once a successor has opened
+(`actors.fence`). `SinkCore` decides and does no waiting: what is to be written
 is taken from it, written by `write_batch` or `write_rows` in any thread, and reported back.
 """
 
@@ -12,11 +13,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import pyarrow as pa
 
-from actors.index_set import IndexSet
+from actors.fence import Fence
+from actors.sink_messages import (
+    Begun,
+    LogBatch,
+    LoggedTurn,
+    PartBatch,
+    Recovered,
+    SinkLimits,
+    SinkStats,
+    Stored,
+)
 from actors.turn_log import (
     Entry,
     LogContents,
@@ -30,105 +40,11 @@ from actors.turn_log import (
     turns_of,
     write_log,
 )
-from specs.parts import Folder, clear_temporaries, durable_indices, part_names, write_part
-from specs.records import Dialogue, Turn, dialogue_row, dialogue_schema
-
-Stored = Literal["stored", "duplicate", "stale"]
+from specs.index_set import IndexSet
+from specs.parts import SUFFIX, TEMPORARY, Folder, durable_indices, part_names, write_part
+from specs.records import Dialogue, dialogue_row, dialogue_schema
 
 _NAME = re.compile(r"(?:log|part)-\d+of(\d+)-(\d+)-")
-
-
-@dataclass(frozen=True, slots=True)
-class SinkLimits:
-    """When parts and log files are cut; bytes are before compression.
-
-    Attributes:
-        outage_s: how long the store may be out of reach before the sink gives up.
-    """
-
-    part_rows: int = 2000
-    part_bytes: int = 64 * 1024 * 1024
-    log_interval_s: float = 2.0
-    log_bytes: int = 4 * 1024 * 1024
-    outage_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedTurn:
-    """A turn on its way into the log; `turn.index` counts from 0 without gaps."""
-
-    index: int
-    walk_id: str
-    epoch: int
-    turn: Turn
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """Whether a lease may be played, and the turns to go on from.
-
-    Attributes:
-        epoch: the latest that the sink knows of the index.
-    """
-
-    status: Literal["play", "stored", "stale"]
-    turns: tuple[Turn, ...] = ()
-    epoch: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What a sink found on disk.
-
-    Attributes:
-        durable: the indices that need no playing, ascending.
-        unfinished: what the log knows of the others, by index; `begin` gives their turns, too.
-        max_epoch: the highest epoch in the log, or -1; leases start above it.
-        warnings: what could not be read, in words for the user.
-    """
-
-    durable: tuple[int, ...]
-    unfinished: dict[int, Unfinished]
-    max_epoch: int
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SinkStats:
-    """What a sink holds now.
-
-    Attributes:
-        outage: what is wrong with the store, in words; empty when all is well.
-        outage_s: how long that has been so.
-    """
-
-    stored: int
-    parts: int
-    waiting_rows: int
-    waiting_bytes: int
-    log_files: int
-    open_dialogues: int
-    outage: str = ""
-    outage_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LogBatch:
-    """Entries to be written as one log file, and the dialogues that end with it."""
-
-    ticket: int
-    name: str
-    entries: tuple[Entry, ...]
-    ended: tuple[Dialogue, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PartBatch:
-    """Rows to be written as one part."""
-
-    name: str
-    rows: tuple[pa.RecordBatch, ...]
-    indices: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -160,12 +76,24 @@ class SinkCore:
     """A sink's decisions and state; not safe for threads, except for its two `write_` methods."""
 
     def __init__(
-        self, folder: Folder, number: int, sinks: int, limits: SinkLimits, token: str
+        self,
+        folder: Folder,
+        number: int,
+        sinks: int,
+        limits: SinkLimits,
+        token: str,
+        start: int = 0,
     ) -> None:
-        """Take the round's folder. `token` tells this incarnation's files from all others'."""
+        """Take the round's folder.
+
+        Args:
+            token: tells this incarnation's files from all others'.
+            start: counts the starts of the run (`actors.fence`).
+        """
         self.limits = limits
         self._parts, self._log = folder.child("dialogues"), folder.child("log")
         self._number, self._sinks, self._token = number, sinks, token
+        self._fence = Fence(self._log, number, sinks, token, start)
         self._stored, self._ending = IndexSet(), set[int]()
         self._open: dict[int, _Open] = {}
         self._entries: list[Entry] = []
@@ -187,12 +115,13 @@ class SinkCore:
 
         Raises:
             InputError: for files that are no parts, or of another version.
+            Fenced: a later start of the run writes here.
         """
         prefix = log_prefix(self._number, self._sinks)
         for folder in (self._parts, self._log):
             folder.create()
-        clear_temporaries(self._parts, self._part_prefix())
-        clear_temporaries(self._log, prefix)
+        self._fence.take()
+        self._clear_temporaries()
         for index in durable_indices(self._parts):
             if self._is_mine(index):
                 self._stored.add(index // self._sinks)
@@ -205,6 +134,17 @@ class SinkCore:
         self._next_part = _after(part_names(self._parts))
         self._take_over(contents, prefix)
         return self.recovered(contents.max_epoch, contents.warnings)
+
+    def _clear_temporaries(self) -> None:
+        """Delete what is half written by earlier incarnations, of any number of sinks."""
+        for folder in (self._parts, self._log):
+            for name in folder.names(TEMPORARY, SUFFIX):
+                final = name.removeprefix(TEMPORARY)
+                mine = final.startswith(
+                    (self._part_prefix(), log_prefix(self._number, self._sinks))
+                )
+                if mine or _sinks_of(final) not in (0, self._sinks):
+                    folder.delete(name)
 
     def _take_over(self, contents: LogContents, prefix: str) -> None:
         for name, indices in contents.files.items():
@@ -330,7 +270,7 @@ class SinkCore:
     def write_batch(self, batch: LogBatch) -> pa.RecordBatch:
         """Write a log batch (in any thread); again after an error, under the same name."""
         rows = arrow_rows(batch.ended)
-        write_log(self._log, batch.name, batch.entries)
+        write_log(self._log, batch.name, batch.entries, self._fence.check)
         return rows
 
     def log_written(self, batch: LogBatch, rows: pa.RecordBatch) -> None:
@@ -370,7 +310,7 @@ class SinkCore:
     def write_rows(self, batch: PartBatch) -> None:
         """Write a part (in any thread); again after an error, under the same name."""
         table = pa.Table.from_batches(batch.rows, dialogue_schema()).sort_by("index")
-        write_part(self._parts, batch.name, table)
+        write_part(self._parts, batch.name, table, self._fence.check)
 
     def part_written(self, batch: PartBatch) -> list[str]:
         """Note that a part is durable; returns the log files that hold nothing else any more."""
@@ -385,10 +325,16 @@ class SinkCore:
 
     def delete_logs(self, names: Iterable[str]) -> None:
         """Delete log files (in any thread)."""
+        self._fence.check()
         for name in names:
             self._log.delete(name)
 
-    def delete_foreign(self) -> None:
+    def leave(self) -> None:
+        """End in good order (in any thread); a successor may open, and nothing is written."""
+        self._delete_foreign()
+        self._fence.leave()
+
+    def _delete_foreign(self) -> None:
         """Delete log files that another number of sinks left, once parts hold all they speak of."""
         if self._foreign:
             durable = durable_indices(self._parts)

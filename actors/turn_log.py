@@ -113,9 +113,14 @@ def log_table(entries: Iterable[Entry]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=log_schema())
 
 
-def write_log(folder: Folder, name: str, entries: Iterable[Entry]) -> None:
-    """Write one micro-part."""
-    write_part(folder, name, log_table(entries))
+def write_log(
+    folder: Folder,
+    name: str,
+    entries: Iterable[Entry],
+    may: Callable[[], None] | None = None,
+) -> None:
+    """Write one micro-part; `may` as of `Folder.write_bytes`."""
+    write_part(folder, name, log_table(entries), may)
 
 
 def read_log(

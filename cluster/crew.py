@@ -22,8 +22,7 @@ from ray.exceptions import RayError
 from actors.engines.replica_actor import ReplicaActor
 from actors.retrieval.remote import start_actor
 from actors.retrieval.store import Corpus
-from actors.sink import SINK_OPTIONS, SinkActor, SinkLimits
-from actors.sink_core import Recovered
+from actors.sink import SINK_OPTIONS, Recovered, SinkActor, SinkLimits
 from actors.walker_actor import WalkerParts
 from cluster.asking import ask, ask_one, gather
 from cluster.ledger import Caps
@@ -101,6 +100,7 @@ class Crew:
     """All actors of one run.
 
     Attributes:
+        run_start: counts the starts of the run (`RunFolder.open`).
         attempts: of indices whose failed rows were taken out to be played again.
     """
 
@@ -109,6 +109,7 @@ class Crew:
     source: PlanSource
     folder: Folder
     say: Callable[[str], None]
+    run_start: int = 0
     attempts: Mapping[int, int] = field(default_factory=dict)
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     infos: dict[str, EngineInfo] = field(default_factory=dict)
@@ -132,7 +133,7 @@ class Crew:
         make = ray.remote(SinkActor)
         self.sinks = [
             make.options(**SINK_OPTIONS, name=f"sink-{number}").remote(
-                self.folder, number, count, limits
+                self.folder, number, count, limits, self.run_start
             )
             for number in range(count)
         ]

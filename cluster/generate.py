@@ -10,12 +10,12 @@ from typing import NoReturn
 
 import click
 
-from actors.index_set import IndexSet
 from cluster.progress import Reporter, duration
 from cluster.run_folder import RunFolder
 from cluster.summary import lines, summarize
 from specs.domain import Domain
 from specs.errors import Finding, InputError, Where
+from specs.index_set import IndexSet
 from specs.loader import open_domain
 from specs.parts import Folder, part_names, read_batches, read_dialogues
 from specs.plan import PlanSource, walk_id_of
@@ -46,7 +46,7 @@ def generate(run: RunFile, fresh: bool) -> None:
             reporter.say(f"resuming with {change}")
         for warning in check_parts(folder.dialogues(), domain, source_of(run)):
             reporter.say(f"warning: {warning}")
-        interrupted = _play(run, domain, folder, reporter)
+        interrupted = _play(run, domain, folder, opened.start, reporter)
     click.echo(f"\n{folder.folder.path}")
     summary = summarize(read_dialogues(folder.dialogues()))
     for text in lines(summary):
@@ -113,13 +113,13 @@ def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
         yield from zip(*(column.to_pylist() for column in batch), strict=True)
 
 
-def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> bool:
+def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter: Reporter) -> bool:
     from cluster.crew import Crew, ray_session
     from cluster.watch import watch
 
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
-        crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say)
+        crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say, start)
         try:
             recovered = crew.open_sinks()
             for warning in recovered.warnings:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from actors.index_set import IndexSet
+from specs.index_set import IndexSet
 from specs.lease import Blame, Lease
 
 LEASE_S = 60.0

@@ -54,6 +54,7 @@ class _Manifest(BaseModel):
     domain: Section = Field(default_factory=dict)
     run_file: _RunFile = Field(default_factory=_RunFile)
     resumed: list[Any] = Field(default_factory=list)
+    starts: int = 0
 
 
 def misshapen(content: Mapping[str, Any]) -> str:

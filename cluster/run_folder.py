@@ -62,10 +62,16 @@ class CheckedDomain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """How a folder was opened: anew, or resumed with these harmless changes."""
+    """How a folder was opened: anew, or resumed with these harmless changes.
+
+    Attributes:
+        start: counts the times that the run was opened, from 1; its sinks fence off those of
+            earlier ones with it (`actors.fence`).
+    """
 
     resumed: bool
     changed: tuple[Change, ...] = ()
+    start: int = 1
 
 
 class RunFolder:
@@ -137,6 +143,7 @@ class RunFolder:
         if old is not None and not fresh and not _half_deleted(old) and not self._unused():
             self._refuse(old, content)
         self.folder.create()
+        self._lock.silence_s = max(self._lock.silence_s, run.run.outage_s)
         self._lock.take()
         try:
             return self._open(content, domain, fresh)
@@ -146,6 +153,8 @@ class RunFolder:
 
     def _open(self, content: dict[str, Any], domain: CheckedDomain, fresh: bool) -> Opened:
         old = self._look()  # again, now that nobody else writes
+        # What is deleted counts, too: its sinks may not know of it yet.
+        content["starts"] = 1 + (old.get("starts", 0) if old is not None else 0)
         # A run that failed before its first turn binds nobody.
         if old is not None and (
             fresh or _half_deleted(old) or (changes(old, content) and self._unused())
@@ -164,8 +173,8 @@ class RunFolder:
             _copy(domain.folder, self.folder.child("domain"))
         if old is None:
             self._write({**content, "copied": True})
-            return Opened(resumed=False)
-        return Opened(True, self._resume(old, content))
+            return Opened(resumed=False, start=content["starts"])
+        return Opened(True, self._resume(old, content), content["starts"])
 
     def _resume(self, old: dict[str, Any], content: dict[str, Any]) -> tuple[Change, ...]:
         changed = tuple(_differences(old.get("run_file", {}), content["run_file"]))

@@ -4,7 +4,8 @@ On a disk the operating system keeps the lock (`flock`: it is gone when its proc
 died). Where there is none (object stores) a file with a heartbeat takes its place: it counts as
 dead when it was not renewed for `STALE_S` seconds, or when its process on this host is gone. A
 thread renews it from `take` to `release`, whatever the main thread waits for; what it finds, the
-main thread hears at its next `check`.
+main thread hears at its next `check`. Who cannot renew it in time stops, since another may have
+taken it; a run whose writers are fenced (`actors.fence`) may wait for the end of an outage.
 """
 
 from __future__ import annotations
@@ -41,8 +42,13 @@ class RunLock:
     def __init__(
         self, folder: Folder, clock: Callable[[], float] = time.time, beat_s: float = BEAT_S
     ) -> None:
-        """Take the run's folder; `clock` gives seconds since 1970."""
+        """Take the run's folder; `clock` gives seconds since 1970.
+
+        Attributes:
+            silence_s: how long the lock may go without renewal before `check` stops the run.
+        """
         self._folder, self._clock, self._beat_s = folder, clock, beat_s
+        self.silence_s = STALE_S - 1.5 * beat_s  # the renewal after that would come too late
         self._token = uuid.uuid4().hex
         self._handle: int | None = None
         self._held = False
@@ -93,7 +99,7 @@ class RunLock:
             self._write()
         except Exception as error:  # noqa: BLE001  # a thread has nobody to raise it to
             silent = self._clock() - self._renewed
-            if silent > STALE_S - 1.5 * self._beat_s:  # the next one would come too late
+            if silent > self.silence_s:
                 self._lost = DuologueError(
                     f"{self._folder.file(LOCK_NAME)}: could not be renewed for {silent:.0f} s, so "
                     f"that another run may take this one over; it stops: {error}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
 from specs.errors import DuologueError, Finding, InputError, Where
+from specs.index_set import IndexSet
 from specs.records import SCHEMA_VERSION, Dialogue, dialogue_from_row, dialogue_schema
 
 TEMPORARY = "_"
@@ -111,8 +112,13 @@ class Folder:
         with self.fs.open_input_stream(self.file(name)) as stream:
             return bytes(stream.read())
 
-    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+    def write_bytes(
+        self, name: str, data: bytes | pa.Buffer, may: Callable[[], None] | None = None
+    ) -> None:
         """Write a file that appears whole.
+
+        Args:
+            may: called when all is written, right before it appears; what it raises keeps it away.
 
         Raises:
             DuologueError: the disk is full, the folder cannot be written, and the like.
@@ -123,6 +129,8 @@ class Folder:
                 stream.write(data)
             if self.local:
                 synchronise(temporary)
+            if may is not None:
+                may()
             self.fs.move(temporary, final)
             if self.local:
                 synchronise(self.path)
@@ -174,11 +182,13 @@ def part_names(folder: Folder) -> list[str]:
     return folder.names("part-", SUFFIX)
 
 
-def write_part(folder: Folder, name: str, table: pa.Table) -> None:
+def write_part(
+    folder: Folder, name: str, table: pa.Table, may: Callable[[], None] | None = None
+) -> None:
     """Write one part; the table's schema carries the version (`specs.records`)."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    folder.write_bytes(name, sink.getvalue())
+    folder.write_bytes(name, sink.getvalue(), may)
 
 
 def check_file(folder: Folder, name: str, schema: pa.Schema) -> None:
@@ -284,17 +294,21 @@ def read_rows(
 def read_dialogues(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[Dialogue]:
     """Yield the dialogues of a folder's parts, without holding more than a batch.
 
+    An index that is there twice (`actors.fence` says how that may come) is yielded once, from the
+    first part in order that has it.
+
     With `columns` only these are read, and the dialogues' other fields are empty, except for
-    `stop_reason`, which is always there.
+    `index` and `stop_reason`, which are always there.
     """
     schema = dialogue_schema()
-    if columns is None:
-        yield from map(dialogue_from_row, read_rows(folder, schema))
-        return
-    chosen = list(dict.fromkeys([*columns, "stop_reason"]))
-    empty = {field.name: _empty(field.type) for field in schema if field.name not in chosen}
+    chosen, empty = None, {}
+    if columns is not None:
+        chosen = list(dict.fromkeys([*columns, "index", "stop_reason"]))
+        empty = {field.name: _empty(field.type) for field in schema if field.name not in chosen}
+    seen = IndexSet()
     for row in read_rows(folder, schema, chosen):
-        yield dialogue_from_row({**empty, **row})
+        if seen.add(row["index"]):
+            yield dialogue_from_row({**empty, **row})
 
 
 def _empty(kind: pa.DataType) -> Any:

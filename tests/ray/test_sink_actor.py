@@ -11,6 +11,7 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
+from actors.fence import Fenced
 from actors.sink import SINK_OPTIONS, LoggedTurn, SinkActor, SinkLimits
 from specs.parts import Folder, read_dialogues
 from tests.unit.durable_samples import make_dialogue, make_turn
@@ -56,3 +57,24 @@ def test_a_killed_sink_comes_back_with_what_it_answered(tmp_path: Path) -> None:
     assert folder.child("log").names() == []
     ray.kill(actor)
     del pending
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_sink_of_an_earlier_start_of_the_run_is_fenced_off_for_good(tmp_path: Path) -> None:
+    folder = Folder.of(tmp_path / "round-0")
+    limits = SinkLimits(log_interval_s=0.05)
+    make = ray.remote(SinkActor).options(**SINK_OPTIONS)
+    old: Any = make.remote(folder, 0, 1, limits, 1)
+    assert finish(old, 0, 1) == "stored"
+    new: Any = make.remote(folder, 0, 1, limits, 2)
+    assert ray.get(new.open.remote(), timeout=60).durable == (0,)
+    with pytest.raises(Fenced, match="a later start of this run"):
+        finish(old, 1, 1)
+    ray.kill(old, no_restart=False)  # and when Ray has brought it back, too
+    with pytest.raises(Fenced, match="a later start of this run"):
+        finish(old, 1, 1)
+    assert finish(new, 1, 1) == "stored"
+    ray.get(new.close.remote(), timeout=60)
+    assert {d.index for d in read_dialogues(folder.child("dialogues"))} == {0, 1}
+    ray.kill(old)
+    ray.kill(new)

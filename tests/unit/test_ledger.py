@@ -5,7 +5,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
-from actors.sink_core import SinkCore, SinkLimits
+from actors.sink import SinkCore, SinkLimits
 from cluster.ledger import Caps, LedgerCore, Progress
 from cluster.ledger_actor import LedgerActor
 from specs.lease import Lease

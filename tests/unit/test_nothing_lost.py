@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from actors.sink_core import LoggedTurn, SinkCore, SinkLimits
+from actors.sink import LoggedTurn, SinkCore, SinkLimits
 from actors.turn_log import ended_in_log
 from cluster.ledger import Caps, LedgerCore
 from specs.lease import Lease

@@ -200,6 +200,16 @@ def test_every_changed_key_is_named_and_the_domain_is_one(
     assert 'domain.digest was "d1" and is now "d2"' in str(caught.value)
 
 
+def test_the_starts_of_a_run_are_counted_through_fresh_ones(
+    tmp_path: Path, domain: FakeDomain
+) -> None:
+    starts = []
+    for fresh in (False, False, True, False):
+        with RunFolder(tmp_path, "demo") as folder:
+            starts.append(folder.open(run_file(tmp_path), domain, fresh=fresh).start)
+    assert starts == [1, 2, 3, 4]
+
+
 def test_fresh_deletes_a_run_and_nothing_else(tmp_path: Path, domain: FakeDomain) -> None:
     folder = opened(tmp_path, domain)
     folder.dialogues().write_bytes("part-a.parquet", b"x")

@@ -108,6 +108,30 @@ def test_renewals_may_fail_until_the_lock_is_nearly_stale(lock: MakeLock) -> Non
     held.check()
 
 
+def test_a_run_with_fenced_writers_waits_for_an_outages_end_and_yields_to_another(
+    lock: MakeLock,
+) -> None:
+    down = False
+
+    def fault(step: str, path: str) -> None:
+        if down:
+            raise OSError("no answer")
+
+    clock = Clock()
+    held, rival = lock(clock, fault), lock(clock)
+    held.silence_s = 600.0
+    held.take()
+    down = True
+    clock.now += STALE_S + 1
+    assert held.renew()
+    held.check()
+    rival.take()
+    down = False
+    assert not held.renew()
+    with pytest.raises(DuologueError, match="has taken this run over"):
+        held.check()
+
+
 def test_a_lock_is_renewed_whatever_its_holder_waits_for(tmp_path: Path, lock: MakeLock) -> None:
     writes: queue.Queue[str] = queue.Queue()
     held = lock(Clock(), lambda step, path: writes.put(path) if step == "moved" else None, 0.01)

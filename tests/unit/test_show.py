@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.sink_core import SinkCore, SinkLimits
+from actors.sink import SinkCore, SinkLimits
 from cluster.run_folder import RunFolder
 from cluster.show import find_dialogue, print_dialogue, role_names
 from specs.errors import InputError
