@@ -131,13 +131,17 @@ class SinkActor:
         await self._until(lambda: self._core.log_size < _BACKLOG * self._limits.log_bytes)
         return refused
 
-    async def finish(self, dialogue: Dialogue, epoch: int) -> Stored:
-        """Store a finished dialogue; answers `stored` or `duplicate` when it is durable."""
+    async def finish(self, dialogue: Dialogue, epoch: int, told: int = 0) -> Stored:
+        """Store a finished dialogue; answers `stored` or `duplicate` when it is durable.
+
+        Args:
+            told: see `SinkCore.finish`.
+        """
         await self._ready()
-        stored = self._core.finish(dialogue, epoch)
+        stored = self._core.finish(dialogue, epoch, told)
         if self._core.log_size >= self._limits.log_bytes:
             self._wake.set()
-        if stored != "stale" and not self._core.has(dialogue.index):
+        if stored not in ("stale", "incomplete") and not self._core.has(dialogue.index):
             await self._flushed()
         return stored
 

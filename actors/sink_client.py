@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from actors.ledger_client import call_again
@@ -61,8 +62,16 @@ class RaySinks:
             self._tasks[place] = asyncio.create_task(self._soon(place))
 
     async def finish(self, dialogue: Dialogue, epoch: int) -> None:
-        """Keep a dialogue; returns once it is durable."""
-        stored: Stored = await call_again(self._of(dialogue.index), "finish", dialogue, epoch)
+        """Keep a dialogue; returns once it is durable.
+
+        Its turns have gone ahead, mostly; a sink that has died meanwhile is given them again.
+        """
+        sink, told = self._of(dialogue.index), len(dialogue.turns)
+        await self._send(dialogue.index % len(self._handles))
+        bare = replace(dialogue, turns=())
+        stored: Stored = await call_again(sink, "finish", bare, epoch, told)
+        if stored == "incomplete":
+            stored = await call_again(sink, "finish", dialogue, epoch)
         _unless_stale(stored, dialogue.index)
 
     async def flush(self) -> None:

@@ -28,21 +28,22 @@ from actors.sink_messages import (
     Stored,
 )
 from actors.turn_log import (
+    Ended,
     Entry,
     LogContents,
     Unfinished,
-    dialogue_of,
     end_entry,
     log_name,
     log_prefix,
     read_log,
+    rows_of,
     turn_entry,
     turns_of,
     write_log,
 )
 from specs.index_set import IndexSet
 from specs.parts import SUFFIX, TEMPORARY, Folder, durable_indices, part_names, write_part
-from specs.records import Dialogue, dialogue_row, dialogue_schema
+from specs.records import Dialogue, dialogue_schema
 
 _NAME = re.compile(r"(?:log|part)-\d+of(\d+)-(\d+)-")
 
@@ -64,12 +65,6 @@ def _after(names: Iterable[str]) -> int:
     """Return the sequence number that follows those of the names."""
     matches = (_NAME.match(name) for name in names)
     return 1 + max((int(match[2]) for match in matches if match), default=0)
-
-
-def arrow_rows(dialogues: Iterable[Dialogue]) -> pa.RecordBatch:
-    """Return dialogues as rows of `dialogue_schema()`."""
-    rows = [dialogue_row(dialogue) for dialogue in dialogues]
-    return pa.RecordBatch.from_pylist(rows, schema=dialogue_schema())
 
 
 class SinkCore:
@@ -97,7 +92,7 @@ class SinkCore:
         self._stored, self._ending = IndexSet(), set[int]()
         self._open: dict[int, _Open] = {}
         self._entries: list[Entry] = []
-        self._ended: list[Dialogue] = []
+        self._ended: list[Ended] = []
         self._rows: list[pa.RecordBatch] = []
         self._row_count = self._row_bytes = self._log_size = 0
         self._live: dict[str, set[int]] = {}
@@ -161,9 +156,9 @@ class SinkCore:
         for index, known in contents.unfinished.items():
             entries = (turn_entry(index, known.walk_id, known.epoch, t) for t in known.turns)
             self._open[index] = _Open(known.walk_id, known.epoch, [e.body for e in entries])
-        finished = [dialogue for dialogue, _ in contents.finished.values()]
+        finished = list(contents.finished.values())
         if finished:
-            self._hold(arrow_rows(finished), finished)
+            self._hold(rows_of(finished), finished)
 
     def recovered(self, max_epoch: int = -1, warnings: Sequence[str] = ()) -> Recovered:
         """Return what is durable and what is in progress now."""
@@ -200,27 +195,37 @@ class SinkCore:
             self._log_turn(open_, entry)
         return tuple(dict.fromkeys(refused))
 
-    def finish(self, dialogue: Dialogue, epoch: int) -> Stored:
-        """Take a finished dialogue; it is durable once `flushed` has reached today's `ticket`."""
+    def finish(self, dialogue: Dialogue, epoch: int, told: int = 0) -> Stored:
+        """Take a finished dialogue; it is durable once `flushed` has reached today's `ticket`.
+
+        Args:
+            told: how many turns it has, where all went ahead and `dialogue` comes without them.
+        """
         index = dialogue.index
         if self._has(index) or index in self._ending:
             return "duplicate"
         open_ = self._claim(index, dialogue.walk_id, epoch)
         if open_ is None:
             return "stale"
-        entries = [turn_entry(index, dialogue.walk_id, epoch, turn) for turn in dialogue.turns]
-        if any(entry.turn != place for place, entry in enumerate(entries)):
-            raise ValueError(f"dialogue {index}: its turns are not numbered 0, 1, 2, ...")
-        for entry in entries:
-            self._log_turn(open_, entry)
-        end = end_entry(dialogue, epoch)
+        if not told:
+            told = self._log_all(open_, dialogue, epoch)
+        elif len(open_.bodies) != told:
+            return "incomplete"
+        end = end_entry(dialogue, epoch, told)
         self._append(end)
-        if not all(entry.body.isascii() for entry in (*entries, end)):
-            dialogue = dialogue_of(end.body, [entry.body for entry in entries])
-        self._ended.append(dialogue)
+        self._ended.append(Ended(index, epoch, end.body, tuple(open_.bodies[:told])))
         self._ending.add(index)
         del self._open[index]
         return "stored"
+
+    def _log_all(self, open_: _Open, dialogue: Dialogue, epoch: int) -> int:
+        """Log what is not logged yet of a dialogue's turns; returns how many there are."""
+        entries = [turn_entry(dialogue.index, dialogue.walk_id, epoch, t) for t in dialogue.turns]
+        if any(entry.turn != place for place, entry in enumerate(entries)):
+            raise ValueError(f"dialogue {dialogue.index}: its turns are not numbered 0, 1, 2, ...")
+        for entry in entries:
+            self._log_turn(open_, entry)
+        return len(entries)
 
     def _claim(self, index: int, walk_id: str, epoch: int) -> _Open | None:
         if not self._is_mine(index):
@@ -269,7 +274,7 @@ class SinkCore:
 
     def write_batch(self, batch: LogBatch) -> pa.RecordBatch:
         """Write a log batch (in any thread); again after an error, under the same name."""
-        rows = arrow_rows(batch.ended)
+        rows = rows_of(batch.ended)
         write_log(self._log, batch.name, batch.entries, self._fence.check)
         return rows
 
@@ -281,10 +286,10 @@ class SinkCore:
         self._hold(rows, batch.ended)
         self.flushed = batch.ticket
 
-    def _hold(self, rows: pa.RecordBatch, dialogues: Iterable[Dialogue]) -> None:
-        for dialogue in dialogues:
-            self._stored.add(dialogue.index // self._sinks)
-            self._ending.discard(dialogue.index)
+    def _hold(self, rows: pa.RecordBatch, dialogues: Iterable[Ended]) -> None:
+        for ended in dialogues:
+            self._stored.add(ended.index // self._sinks)
+            self._ending.discard(ended.index)
         if rows.num_rows:
             self._rows.append(rows)
             self._row_count += rows.num_rows

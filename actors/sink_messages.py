@@ -7,10 +7,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-from actors.turn_log import Entry, Unfinished
-from specs.records import Dialogue, Turn
+from actors.turn_log import Ended, Entry, Unfinished
+from specs.records import Turn
 
-Stored = Literal["stored", "duplicate", "stale"]
+Stored = Literal["stored", "duplicate", "stale", "incomplete"]
+"""`incomplete`: the sink was not told of all turns, and has to be given them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class LogBatch:
     ticket: int
     name: str
     entries: tuple[Entry, ...]
-    ended: tuple[Dialogue, ...]
+    ended: tuple[Ended, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.json as pj
 
 from specs.errors import InputError
 from specs.parts import SUFFIX, Folder, check_file, read_batches, write_part
@@ -24,6 +25,7 @@ from specs.records import (
     Turn,
     dialogue_from_row,
     dialogue_row,
+    dialogue_schema,
     dump_json,
     log_schema,
     turn_from_row,
@@ -60,18 +62,36 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A dialogue that is over, as the log holds it: the bodies of its end and of its turns."""
+
+    index: int
+    epoch: int
+    end: str
+    turns: tuple[str, ...]
+
+    @property
+    def dialogue(self) -> Dialogue:
+        """The record."""
+        values: dict[str, Any] = {**json.loads(self.end), "turns": [*map(json.loads, self.turns)]}
+        for name in _TIMES:
+            values[name] = datetime.fromisoformat(values[name])
+        return dialogue_from_row(values)
+
+
+@dataclass(frozen=True, slots=True)
 class LogContents:
     """What a log holds.
 
     Attributes:
-        unfinished, finished: by index; a finished dialogue with the epoch it ended in.
+        unfinished, finished: by index.
         files: the indices that each readable file speaks of.
         warnings: what could not be read and was skipped, in words for the user.
         max_epoch: the highest epoch seen; -1 in an empty log.
     """
 
     unfinished: dict[int, Unfinished] = field(default_factory=dict)
-    finished: dict[int, tuple[Dialogue, int]] = field(default_factory=dict)
+    finished: dict[int, Ended] = field(default_factory=dict)
     files: dict[str, set[int]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     max_epoch: int = -1
@@ -87,14 +107,14 @@ def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def end_entry(dialogue: Dialogue, epoch: int) -> Entry:
-    """Return the log's entry for a dialogue's end."""
+def end_entry(dialogue: Dialogue, epoch: int, turns: int) -> Entry:
+    """Return the log's entry for the end of a dialogue of so many turns."""
     row = dialogue_row(dialogue)
     del row["turns"]
     for name in _TIMES:
         row[name] = row[name].isoformat()
-    body, count = _encodable(dump_json(row)), len(dialogue.turns)
-    return Entry(dialogue.index, dialogue.walk_id, epoch, count, "end", body)
+    body = _encodable(dump_json(row))
+    return Entry(dialogue.index, dialogue.walk_id, epoch, turns, "end", body)
 
 
 def log_name(number: int, sinks: int, sequence: int, token: str) -> str:
@@ -180,7 +200,8 @@ def _replay(
     for index, found in sorted(by_index.items()):
         last, bodies, end = _latest(found)
         if end is not None:
-            contents.finished[index] = (dialogue_of(end.body, bodies[: end.turn]), end.epoch)
+            turns = tuple(bodies[: end.turn])
+            contents.finished[index] = Ended(index, end.epoch, end.body, turns)
         elif bodies:
             contents.unfinished[index] = Unfinished(last.walk_id, last.epoch, turns_of(bodies))
     return contents
@@ -239,9 +260,17 @@ def turns_of(bodies: Iterable[str]) -> tuple[Turn, ...]:
     return tuple(turn_from_row(json.loads(body)) for body in bodies)
 
 
-def dialogue_of(end: str, turns: Iterable[str]) -> Dialogue:
-    """Return the dialogue of the bodies of its end and of its turns."""
-    values: dict[str, Any] = {**json.loads(end), "turns": [json.loads(body) for body in turns]}
-    for name in _TIMES:
-        values[name] = datetime.fromisoformat(values[name])
-    return dialogue_from_row(values)
+def rows_of(ended: Sequence[Ended]) -> pa.RecordBatch:
+    """Return dialogues as rows of `dialogue_schema()`; Arrow reads their bodies as they are."""
+    schema = dialogue_schema()
+    if not ended:
+        return pa.RecordBatch.from_pylist([], schema=schema)
+    lines = (f'{one.end[:-1]},"turns":[{",".join(one.turns)}]}}' for one in ended)
+    data = "\n".join(lines).encode()
+    table = pj.read_json(
+        pa.BufferReader(data),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+        parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    )
+    (batch,) = table.combine_chunks().to_batches()
+    return batch.replace_schema_metadata(schema.metadata)

@@ -309,7 +309,7 @@ def find_dialogue(
             places += [(row["index"], row["walk_id"], name) for row in batch.to_pylist()]
     known = {index for index, _, _ in places}
     logged = read_log(run.log(round_), lambda index: index not in known)
-    finished = {index: dialogue for index, (dialogue, _) in logged.finished.items()}
+    finished = {index: ended.dialogue for index, ended in logged.finished.items()}
     places += [(index, dialogue.walk_id, "") for index, dialogue in finished.items()]
     index, _, name = _choose(sorted(places), which, generator, run, len(logged.unfinished))
     if not name:

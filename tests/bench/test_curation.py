@@ -24,13 +24,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors.sink_core import arrow_rows
 from cluster.generate import open_run_domain
 from cluster.rehearsal import rehearse
 from cluster.run_folder import RunFolder
 from specs.parts import write_part
 from specs.records import Dialogue
 from specs.run_file import RunFile, validate
+from tests.unit.durable_samples import arrow_rows
 
 ROWS = int(os.environ.get("DUOLOGUE_BENCH_ROWS", "100000"))
 PLAYED = 300

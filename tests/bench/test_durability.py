@@ -153,6 +153,6 @@ def on_disk(place: Path) -> int:
     folder = Folder.of(place)
     log = read_log(folder.child("log"))
     rows = {d.index: len(d.turns) for d in read_dialogues(folder.child("dialogues"))}
-    rows |= {index: len(dialogue.turns) for index, (dialogue, _) in log.finished.items()}
+    rows |= {index: len(ended.turns) for index, ended in log.finished.items()}
     rows |= {index: len(known.turns) for index, known in log.unfinished.items()}
     return sum(rows.values())

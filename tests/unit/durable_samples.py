@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs as pafs
 
+from actors.turn_log import Ended, end_entry, rows_of, turn_entry
 from specs.parts import Folder
 from specs.records import CheckResult, Dialogue, PathStep, StopReason, Turn
 
@@ -140,3 +142,16 @@ def faulty_folder(
     path: Path, fault: Callable[[str, str], None] = lambda step, path: None
 ) -> Folder:
     return Folder(pafs.PyFileSystem(FaultyFiles(fault)), str(path))
+
+
+def arrow_rows(dialogues: Iterable[Dialogue]) -> pa.RecordBatch:
+    """Return dialogues as the rows that a sink makes of them."""
+    return rows_of([ended(dialogue, 1) for dialogue in dialogues])
+
+
+def ended(dialogue: Dialogue, epoch: int) -> Ended:
+    """Return a dialogue as the log holds it."""
+    walk_id = dialogue.walk_id
+    turns = (turn_entry(dialogue.index, walk_id, epoch, turn).body for turn in dialogue.turns)
+    end = end_entry(dialogue, epoch, len(dialogue.turns))
+    return Ended(dialogue.index, epoch, end.body, tuple(turns))

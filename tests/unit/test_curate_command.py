@@ -18,7 +18,6 @@ from click.testing import CliRunner
 
 from actors.engines.client import EngineClient
 from actors.engines.openai_endpoint import OpenAIBackend
-from actors.sink_core import arrow_rows
 from cluster.cli import cli
 from cluster.curate import command, curate, lines
 from cluster.export import export
@@ -34,6 +33,7 @@ from specs.records import Dialogue, StopReason, quality_schema
 from specs.replay import source_of
 from specs.run_file import EngineSection, RunFile, validate
 from tests.unit import tiny_domain
+from tests.unit.durable_samples import arrow_rows
 from trainer.consistency import follow, inconsistencies
 from trainer.curated import NothingKept
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from actors.sink_core import arrow_rows
 from cluster.generate import check_parts, generate
 from specs.errors import InputError
 from specs.parts import Folder, write_part
 from specs.plan import PlanSource, walk_id_of
 from specs.records import Dialogue
 from specs.run_file import validate
-from tests.unit.durable_samples import make_dialogue
+from tests.unit.durable_samples import arrow_rows, make_dialogue
 from tests.unit.kiosk import kiosk
 
 SOURCE = PlanSource(7)

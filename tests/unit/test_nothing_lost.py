@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -124,7 +124,9 @@ class Run(RuleBasedStateMachine):
             player.said[index] += 1
             core.turns([LoggedTurn(index, dialogue.walk_id, lease.epoch, turn)])
             return
-        stored = core.finish(dialogue, lease.epoch)
+        stored = core.finish(replace(dialogue, turns=()), lease.epoch, TURNS)
+        if stored == "incomplete":
+            stored = core.finish(dialogue, lease.epoch)
         del player.held[index]
         if stored == "stale":
             self.ledger.superseded(index, lease.epoch, 0)

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.sink_core import arrow_rows
 from specs.errors import DuologueError, InputError
 from specs.parts import (
     Folder,
@@ -28,7 +27,7 @@ from specs.records import (
     predictions_schema,
     quality_schema,
 )
-from tests.unit.durable_samples import Crash, faulty_folder, make_dialogue
+from tests.unit.durable_samples import Crash, arrow_rows, faulty_folder, make_dialogue
 
 
 def write(folder: Folder, name: str, *dialogues: Dialogue) -> None:

@@ -17,7 +17,7 @@ from actors.turn_log import LogContents, end_entry, read_log, turn_entry, write_
 from specs.errors import DuologueError, InputError
 from specs.parts import Folder, part_names, read_dialogues
 from specs.records import Dialogue
-from tests.unit.durable_samples import Crash, faulty_folder, make_dialogue, make_turn
+from tests.unit.durable_samples import Crash, ended, faulty_folder, make_dialogue, make_turn
 
 _tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
 
@@ -67,7 +67,7 @@ def test_a_dialogue_goes_through_the_log_into_a_part_and_the_log_is_deleted(
     log(core)
     assert [core.finish(make_dialogue(i), 1) for i in (1, 0)] == ["stored", "stored"]
     log(core)
-    assert logged(folder).finished[0][0] == make_dialogue(0)
+    assert logged(folder).finished[0].dialogue == make_dialogue(0)
     assert core.part_due
     cut(core)
     assert list(read_dialogues(folder.child("dialogues"))) == [make_dialogue(0), make_dialogue(1)]
@@ -149,7 +149,7 @@ def test_turns_of_a_dialogue_begun_anew_never_mix_with_its_former_self(folder: F
     shorter = make_dialogue(0, turns=2)
     assert core.finish(shorter, 2) == "stored"
     log(core)
-    assert logged(folder).finished[0] == (shorter, 2)
+    assert logged(folder).finished[0] == ended(shorter, 2)
 
 
 def test_a_dialogue_shorter_than_what_was_logged_is_finished_all_the_same(folder: Folder) -> None:
@@ -158,7 +158,21 @@ def test_a_dialogue_shorter_than_what_was_logged_is_finished_all_the_same(folder
     log(core)
     assert core.finish(make_dialogue(0, turns=2), 2) == "stored"
     log(core)
-    assert logged(folder).finished[0][0] == make_dialogue(0, turns=2)
+    assert logged(folder).finished[0].dialogue == make_dialogue(0, turns=2)
+
+
+def test_an_end_comes_without_the_turns_that_went_ahead(folder: Folder) -> None:
+    core = sink(folder)
+    dialogue = make_dialogue(0, turns=3)
+    bare = replace(dialogue, turns=())
+    core.turns(said(0, 1, 0, 1))
+    assert core.finish(bare, 1, told=3) == "incomplete"  # it has died since the third
+    assert core.finish(bare, 0, told=2) == "stale"
+    core.turns(said(0, 1, 2))
+    assert core.finish(bare, 1, told=3) == "stored"
+    assert core.finish(bare, 1, told=3) == "duplicate"
+    cut(core)
+    assert list(read_dialogues(folder.child("dialogues"))) == [dialogue]
 
 
 def test_turns_of_another_walk_are_not_gone_on_with(folder: Folder) -> None:
@@ -188,7 +202,7 @@ def test_an_end_without_all_its_turns_is_no_end(folder: Folder) -> None:
     log_folder.create()
     dialogue = make_dialogue(0)
     entries = [turn_entry(0, "walk-0", 1, turn) for turn in dialogue.turns if turn.index != 1]
-    write_log(log_folder, "log-000of001-000000001-x.parquet", [*entries, end_entry(dialogue, 1)])
+    write_log(log_folder, "log-000of001-000000001-x.parquet", [*entries, end_entry(dialogue, 1, 4)])
     contents = read_log(log_folder)
     assert contents.finished == {}
     assert len(contents.unfinished[0].turns) == 1
