@@ -1,4 +1,4 @@
-"""Parts of a run die at random, and nothing is lost; the long form is `python -m tests.ray.chaos`."""
+"""Parts of a run die at random; nothing is lost. The long form: `python -m tests.ray.chaos`."""
 
 from __future__ import annotations
 
