@@ -18,7 +18,7 @@ from cluster.summary import lines, summarize
 from specs.domain import Domain
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.loader import open_domain
-from specs.parts import Folder, part_names, read_batches, read_dialogues
+from specs.parts import Folder, durable_indices, part_names, read_batches, read_dialogues
 from specs.plan import PlanSource, walk_id_of
 from specs.records import dialogue_schema
 from specs.routing import routing_findings
@@ -123,6 +123,9 @@ def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
 def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> bool:
     from cluster.crew import Crew, ray_session
 
+    if _all_durable(run, folder):
+        reporter.say(f"{run.run.dialogues} of {run.run.dialogues} dialogues are there already")
+        return False
     source = source_of(run)
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
@@ -145,6 +148,16 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -
             return True
         finally:
             crew.close()
+
+
+def _all_durable(run: RunFile, folder: RunFolder) -> bool:
+    """Say whether nothing is owed and no log is left for the sinks to look at.
+
+    Ray takes seconds to start, and would only find the same.
+    """
+    if folder.round(0).child("log").names():
+        return False
+    return durable_indices(folder.dialogues()).issuperset(range(run.run.dialogues))
 
 
 def _watch(crew: Crew, reporter: Reporter, folder: RunFolder, before: int) -> bool:
