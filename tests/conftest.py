@@ -13,6 +13,7 @@ settings.load_profile("without-a-clock")
 ALONE = (Path(__file__).parent / "ray", Path(__file__).parent / "e2e")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(folder in item.path.parents for folder in ALONE):
