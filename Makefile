@@ -29,7 +29,7 @@ demo: setup ## write dialogues, learn from them, measure that; show dialogue IND
 	$(quiet) $(py) -m cluster.cli show $(RUN) --index $(INDEX)
 
 test: setup ## every test that needs no GPU (PYTEST_ARGS='-k name' for some)
-	$(offline) $(py) -m pytest tests/unit tests/ray tests/e2e -m "not gpu" $(PYTEST_ARGS)
+	$(offline) $(py) -m pytest tests/unit tests/ray tests/e2e -m "not gpu" -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: setup ## linters, formatting, types, import contracts
 	.venv/bin/ruff check .

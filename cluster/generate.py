@@ -17,7 +17,7 @@ from specs.domain import Domain
 from specs.errors import Finding, InputError, Where
 from specs.index_set import IndexSet
 from specs.loader import open_domain
-from specs.parts import Folder, part_names, read_batches, read_dialogues
+from specs.parts import Folder, durable_indices, part_names, read_batches, read_dialogues
 from specs.plan import PlanSource, walk_id_of
 from specs.records import dialogue_schema
 from specs.routing import routing_findings
@@ -117,6 +117,9 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
     from cluster.crew import Crew, ray_session
     from cluster.watch import watch
 
+    if _all_durable(run, folder):
+        reporter.say(f"{run.run.dialogues} of {run.run.dialogues} dialogues are there already")
+        return False
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
         crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say, start)
@@ -138,6 +141,16 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
             return True
         finally:
             crew.close()
+
+
+def _all_durable(run: RunFile, folder: RunFolder) -> bool:
+    """Say whether nothing is owed and no log is left for the sinks to look at.
+
+    Ray takes seconds to start, and would only find the same.
+    """
+    if folder.log().names("log-"):
+        return False
+    return durable_indices(folder.dialogues()).issuperset(range(run.run.dialogues))
 
 
 def _sigterm_as_interrupt() -> None:

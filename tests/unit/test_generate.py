@@ -8,12 +8,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.generate import check_parts, generate
+from cluster.generate import check_parts, generate, open_run_domain
+from cluster.rehearsal import rehearse
 from specs.errors import InputError
 from specs.parts import Folder, write_part
 from specs.plan import PlanSource, walk_id_of
 from specs.records import Dialogue
 from specs.run_file import validate
+from tests.unit import tiny_domain
 from tests.unit.durable_samples import arrow_rows, make_dialogue
 from tests.unit.kiosk import kiosk
 
@@ -52,6 +54,44 @@ def test_dialogues_that_are_there_twice_are_told(tmp_path: Path) -> None:
     write(folder, "part-b.parquet", own(1), own(2))
     [warning] = check_parts(folder, kiosk(), SOURCE)
     assert "part-b.parquet: 1 of its dialogues" in warning
+
+
+class RayIsStarted(Exception):
+    """Raised in place of starting it."""
+
+
+def test_ray_is_started_for_what_is_owed_or_logged_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(address: str | None) -> None:
+        raise RayIsStarted
+
+    monkeypatch.setattr("cluster.crew.ray_session", start)
+    monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
+    data = {
+        "run": {"name": "r", "dialogues": 3, "out": str(tmp_path / "out")},
+        "domain": {"path": str(tiny_domain.write(tmp_path / "kiosk"))},
+        "engines": {"e": {"kind": "reference"}},
+        "roles": {"user": "e", "agent": "e"},
+    }
+    run = validate(data, "run.toml")
+    with pytest.raises(RayIsStarted):
+        generate(run, fresh=False)
+    made = Folder.of(tmp_path / "out" / "r" / "round-0")
+    played = rehearse(open_run_domain(run), 3, 0, run.run.seed)
+    write(made.child("dialogues"), "part-a.parquet", *played[:2])
+    with pytest.raises(RayIsStarted):
+        generate(run, fresh=False)
+    write(made.child("dialogues"), "part-b.parquet", *played[2:])
+    capsys.readouterr()
+    generate(run, fresh=False)
+    said = capsys.readouterr()
+    assert "3 of 3 dialogues are there already" in said.err
+    assert "3 dialogues (" in said.out
+    made.child("log").create()
+    made.child("log").write_bytes("log-000of001-000001-00000000.arrow", b"")
+    with pytest.raises(RayIsStarted):
+        generate(run, fresh=False)
 
 
 def test_filters_that_could_not_curate_are_refused_before_anything_is_played(
