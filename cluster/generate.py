@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, Snapshot, duration
 from cluster.run_folder import RunFolder
 from cluster.summary import lines, summarize
@@ -32,8 +34,11 @@ STOP_S = 20.0
 """How long walkers may take to leave when the run is interrupted."""
 
 
-def generate(run: RunFile, fresh: bool) -> None:
+def generate(run: RunFile, fresh: bool, retry: bool = False) -> None:
     """Play what is missing, show progress, and print what came of it.
+
+    Args:
+        retry: play again what failed and may go otherwise (`StopReason.may_go_otherwise`).
 
     Raises:
         InputError: for a domain, a folder or a setting that cannot be used.
@@ -51,11 +56,16 @@ def generate(run: RunFile, fresh: bool) -> None:
         opened = folder.open(run, domain, fresh=fresh)
         for change in opened.changed:
             reporter.say(f"resuming with {change}")
-        for warning in check_parts(folder.dialogues(), domain, source_of(run)):
-            reporter.say(f"warning: {warning}")
+        _mend(run, domain, folder, reporter)
+        if retry:
+            reporter.say(_retried(retry_failed(folder, run.run.dialogues, opened.start)))
         interrupted = _play(run, domain, folder, opened.start, reporter)
+        summary = summarize(read_dialogues(folder.dialogues()))
+        try:
+            folder.note_durable(summary.dialogues)
+        except DuologueError as error:  # the note is worth no failure
+            reporter.say(f"warning: {error}")
     click.echo(f"\n{folder.folder.path}")
-    summary = summarize(read_dialogues(folder.dialogues()))
     for text in lines(summary):
         click.echo(text)
     if interrupted:
@@ -113,6 +123,28 @@ def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[s
     if wrong:
         raise InputError(wrong)
     return warnings
+
+
+def _mend(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> None:
+    """Say what is not as it was left, and mend what can be mended."""
+    dialogues = folder.dialogues()
+    twice = check_parts(dialogues, domain, source_of(run))
+    for warning in twice:
+        reporter.say(f"warning: {warning}")
+    if twice:
+        reporter.say(f"{drop_copies(dialogues)} second copies were taken out")
+    columns = dialogue_schema(), ["index"]
+    parts = part_names(dialogues)
+    there = sum(len(batch) for name in parts for batch in read_batches(dialogues, name, *columns))
+    if gone := folder.gone(there):
+        reporter.say(f"warning: {gone}")
+
+
+def _retried(failed: Counter[str]) -> str:
+    if not failed:
+        return "no dialogue has failed in a way that another attempt may mend"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
+    return f"{failed.total()} dialogues that failed are played again ({reasons})"
 
 
 def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
