@@ -119,8 +119,11 @@ class Crew:
             warnings=tuple(warning for part in found for warning in part.warnings),
         )
 
-    def start(self, recovered: Recovered) -> None:
+    def start(self, recovered: Recovered, attempts: Mapping[int, int]) -> None:
         """Start everything else, and wait until dialogues can begin.
+
+        Args:
+            attempts: of dialogues that are played again (`RunFolder.attempts`).
 
         Raises:
             EngineError: when an engine does not come up.
@@ -133,7 +136,10 @@ class Crew:
         corpus = ray.put(Corpus.of(self.domain.documents))
         ledger = ray.remote(LedgerActor).options(num_cpus=0, max_restarts=-1, max_concurrency=1000)
         self.ledger = ledger.remote(
-            self.run.run.dialogues, spans(recovered.durable), first_epoch=recovered.max_epoch + 1
+            self.run.run.dialogues,
+            spans(recovered.durable),
+            first_epoch=recovered.max_epoch + 1,
+            attempts=attempts,
         )
         starting = [retriever.start.remote(corpus) for retriever in self.retrievers]
         self._start_engines()

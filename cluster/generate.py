@@ -169,7 +169,7 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
             if before >= run.run.dialogues:
                 return False
             began = time.monotonic()
-            crew.start(recovered)
+            crew.start(recovered, folder.attempts())
             folder.check()
             reporter.say(f"playing (started in {duration(time.monotonic() - began)})")
             return _watch(crew, reporter, folder, before)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from specs.index_set import IndexSet
@@ -53,6 +53,7 @@ class LedgerCore:
         lease_s: float = 120.0,
         max_attempts: int = 5,
         first_epoch: int = 1,
+        attempts: Mapping[int, int] | None = None,
     ) -> None:
         """Owe what is wanted and not durable.
 
@@ -62,7 +63,10 @@ class LedgerCore:
             lease_s: how long a lease lasts without being renewed.
             max_attempts: how many leases of an index may end without a row.
             first_epoch: above every epoch that a log of an earlier start may hold.
+            attempts: how often an index was played to an end before that is owed again; its
+                attempts count on from there, and `max_attempts` counts anew.
         """
+        self._before = dict(attempts or {})
         self._wanted, self._clock, self._lease_s = wanted, clock, lease_s
         self._max_attempts, self._epoch = max_attempts, first_epoch
         self._done = IndexSet(index for index in durable if 0 <= index < wanted)
@@ -79,7 +83,8 @@ class LedgerCore:
         expires, epoch = self._clock() + self._lease_s, self._epoch
         leases: list[Lease] = []
         while len(leases) < want and (index := self._next()) is not None:
-            lease = Lease(index, epoch, self._attempts.get(index, 0) + 1)
+            attempt = 1 + self._before.get(index, 0) + self._attempts.get(index, 0)
+            lease = Lease(index, epoch, attempt)
             self._hold(walker, lease, expires)
             leases.append(lease)
         self._epoch += bool(leases)
@@ -182,7 +187,7 @@ class LedgerCore:
     def _take_back(self, index: int, reason: str, counted: bool) -> None:
         held = self._held.pop(index)
         self._returned += 1
-        attempts = held.lease.attempt - (not counted)
+        attempts = held.lease.attempt - self._before.get(index, 0) - (not counted)
         if attempts >= self._max_attempts:
             self._attempts.pop(index, None)
             self._given_up[index] = reason
@@ -224,6 +229,7 @@ class LedgerActor:
         lease_s: float = 120.0,
         max_attempts: int = 5,
         first_epoch: int = 1,
+        attempts: Mapping[int, int] | None = None,
     ) -> None:
         """See `LedgerCore`.
 
@@ -236,6 +242,7 @@ class LedgerActor:
             lease_s=lease_s,
             max_attempts=max_attempts,
             first_epoch=max(first_epoch, time.time_ns() // 1_000_000),
+            attempts=attempts,
         )
 
     async def lease(self, walker: str, want: int) -> list[Lease]:

@@ -71,6 +71,16 @@ def test_a_walker_that_leased_an_index_again_loses_its_older_lease() -> None:
     assert core.renew("a", [first, second]) == [first]
 
 
+def test_attempts_count_on_where_a_failed_dialogue_stopped_and_are_capped_anew() -> None:
+    core = LedgerCore(2, max_attempts=2, attempts={0: 3})
+    for attempt in (4, 5):
+        lease = core.lease("a", 1)[0]
+        assert (lease.index, lease.attempt) == (0, attempt)
+        core.failed(0, lease.epoch, "engine gone")
+    assert core.given_up() == {0: "engine gone"}
+    assert core.lease("a", 1)[0].attempt == 1
+
+
 def test_attempts_are_capped_and_the_reason_is_kept() -> None:
     core, _ = ledger(2, attempts=2)
     for _ in range(2):

@@ -61,7 +61,7 @@ def start(run: RunFile, tmp_path: Path) -> list[str]:
     said: list[str] = []
     crew = Crew(run, kiosk(), PlanSource(7), Folder.of(tmp_path), said.append)
     with pytest.raises(Made):
-        crew.start(Recovered((), {}, -1, ()))
+        crew.start(Recovered((), {}, -1, ()), {})
     return said
 
 
