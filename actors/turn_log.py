@@ -10,7 +10,7 @@ void, and without all of them the dialogue is unfinished.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -163,21 +163,44 @@ def read_log(
     entries: list[Entry] = []
     files: dict[str, set[int]] = {}
     warnings: list[str] = []
+    for name, found in _files(folder, skip_file, warnings):
+        files[name] = {entry.index for entry in found}
+        entries += [entry for entry in found if keep(entry.index)]
+    return _replay(entries, files, tuple(warnings))
+
+
+def drop_from_log(folder: Folder, indices: Container[int]) -> None:
+    """Take all that a log says of these dialogues out of it, file by file, each replaced at once.
+
+    Nobody else may write to it meanwhile. Files that cannot be read stay as they are.
+    """
+    for name, entries in _files(folder):
+        kept = [entry for entry in entries if entry.index not in indices]
+        if not kept:
+            folder.delete(name)
+        elif len(kept) < len(entries):
+            write_log(folder, name, kept)
+
+
+def _files(
+    folder: Folder,
+    skip_file: Callable[[str], bool] = lambda name: False,
+    warnings: list[str] | None = None,
+) -> Iterator[tuple[str, list[Entry]]]:
+    """Yield a log's readable files; what cannot be read goes into `warnings`."""
     for name in folder.names("log-", SUFFIX):
         if skip_file(name):
             continue
         try:
-            found = _read_file(folder, name)
+            yield name, _read_file(folder, name)
         except FileNotFoundError:
             continue
         except InputError as error:
             if not _cut_short(error):
                 raise
-            warnings.append(f"{folder.file(name)}: skipped: {error.findings[0].message}")
-            continue
-        files[name] = {entry.index for entry in found}
-        entries += [entry for entry in found if keep(entry.index)]
-    return _replay(entries, files, tuple(warnings))
+            if warnings is not None:
+                message = f"{folder.file(name)}: skipped: {error.findings[0].message}"
+                warnings.append(message)
 
 
 def _read_file(folder: Folder, name: str) -> list[Entry]:

@@ -179,12 +179,21 @@ def domain_import_star(
 @cli.command()
 @_run_options
 @click.option("--fresh", is_flag=True, help="Delete what this run has made, and start over.")
-def generate(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
+@click.option(
+    "--retry-failed",
+    "retry",
+    is_flag=True,
+    help="Play again what failed for want of words or by an error (no_words, unparsed, refused, "
+    "error).",
+)
+def generate(run_file: Path, settings: Sequence[str], fresh: bool, retry: bool) -> None:
     """Play the dialogues that RUN_FILE asks for and that are not there yet."""
     from cluster.generate import generate as command
     from specs.run_file import load
 
-    command(load(run_file, settings), fresh)
+    if fresh and retry:
+        raise click.UsageError("--fresh deletes what --retry-failed would look at: give one")
+    command(load(run_file, settings), fresh, retry)
 
 
 @cli.command()

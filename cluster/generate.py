@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, duration
 from cluster.run_folder import RunFolder
 from cluster.summary import lines, summarize
 from specs.domain import Domain
-from specs.errors import Finding, InputError, Where
+from specs.errors import DuologueError, Finding, InputError, Where
 from specs.index_set import IndexSet
 from specs.loader import open_domain
 from specs.parts import Folder, durable_indices, part_names, read_batches, read_dialogues
@@ -25,8 +27,11 @@ from specs.run_file import RunFile
 from specs.traits import trait_findings
 
 
-def generate(run: RunFile, fresh: bool) -> None:
+def generate(run: RunFile, fresh: bool, retry: bool = False) -> None:
     """Play what is missing, show progress, and print what came of it.
+
+    Args:
+        retry: play again what failed and may go otherwise (`StopReason.may_go_otherwise`).
 
     Raises:
         InputError: for a domain, a folder or a setting that cannot be used.
@@ -44,11 +49,16 @@ def generate(run: RunFile, fresh: bool) -> None:
         opened = folder.open(run, domain, fresh=fresh)
         for change in opened.changed:
             reporter.say(f"resuming with {change}")
-        for warning in check_parts(folder.dialogues(), domain, source_of(run)):
-            reporter.say(f"warning: {warning}")
+        _mend(run, domain, folder, reporter)
+        if retry:
+            reporter.say(_retried(retry_failed(folder, run.run.dialogues, opened.start)))
         interrupted = _play(run, domain, folder, opened.start, reporter)
+        summary = summarize(read_dialogues(folder.dialogues()))
+        try:
+            folder.note_durable(summary.dialogues)
+        except DuologueError as error:  # the note is worth no failure
+            reporter.say(f"warning: {error}")
     click.echo(f"\n{folder.folder.path}")
-    summary = summarize(read_dialogues(folder.dialogues()))
     for text in lines(summary):
         click.echo(text)
     if interrupted:
@@ -108,6 +118,28 @@ def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[s
     return warnings
 
 
+def _mend(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> None:
+    """Say what is not as it was left, and mend what can be mended."""
+    dialogues = folder.dialogues()
+    twice = check_parts(dialogues, domain, source_of(run))
+    for warning in twice:
+        reporter.say(f"warning: {warning}")
+    if twice:
+        reporter.say(f"{drop_copies(dialogues)} second copies were taken out")
+    columns = dialogue_schema(), ["index"]
+    parts = part_names(dialogues)
+    there = sum(len(batch) for name in parts for batch in read_batches(dialogues, name, *columns))
+    if gone := folder.gone(there):
+        reporter.say(f"warning: {gone}")
+
+
+def _retried(failed: Counter[str]) -> str:
+    if not failed:
+        return "no dialogue has failed in a way that another attempt may mend"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
+    return f"{failed.total()} dialogues that failed are played again ({reasons})"
+
+
 def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
     for batch in read_batches(dialogues, name, dialogue_schema(), ["index", "walk_id"]):
         yield from zip(*(column.to_pylist() for column in batch), strict=True)
@@ -122,7 +154,8 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
         return False
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
-        crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say, start)
+        attempts = folder.attempts()
+        crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say, start, attempts)
         try:
             recovered = crew.open_sinks()
             for warning in recovered.warnings:

@@ -33,6 +33,10 @@ from specs.run_file import RunFile, resolved
 MANIFEST = "run.json"
 FORMAT = "duologue-run"
 
+DURABLE, RETRIED = "durable", "retried"
+"""Keys of a `run.json`: how many dialogues were in parts, and when; and the attempts that dialogues
+had had, by index, when they were taken out to be played again."""
+
 EMPTYING = "emptying"
 """The key of a `run.json` that marks a run which is being deleted."""
 
@@ -179,9 +183,43 @@ class RunFolder:
     def _resume(self, old: dict[str, Any], content: dict[str, Any]) -> tuple[Change, ...]:
         changed = tuple(_differences(old.get("run_file", {}), content["run_file"]))
         history = [*old.get("resumed", []), {"at": _now(), "changed": [str(c) for c in changed]}]
-        kept = {key: old[key] for key in ("created",) if key in old}
+        kept = {key: old[key] for key in ("created", DURABLE, RETRIED) if key in old}
         self._write({**content, **kept, "copied": True, "resumed": history[-_HISTORY:]})
         return changed
+
+    # --- notes: the lock is held ----------------------------------------------------------------
+
+    def attempts(self) -> dict[int, int]:
+        """Return how often dialogues that are to be played again were played before, by index."""
+        found = (self.manifest() or {}).get(RETRIED, {})
+        return {int(index): attempt for index, attempt in found.items()}
+
+    def note_retried(self, attempts: Mapping[int, int]) -> None:
+        """Note that these dialogues, by index, had so many attempts, and will be taken out."""
+        content = self.manifest() or {}
+        before = content.get(RETRIED, {})
+        for index, attempt in attempts.items():
+            before[str(index)] = max(attempt, before.get(str(index), 0))
+        if (durable := content.get(DURABLE)) is not None:
+            durable["dialogues"] -= len(attempts)
+        self._write({**content, RETRIED: before})
+
+    def note_durable(self, dialogues: int) -> None:
+        """Note how many dialogues are in the parts now."""
+        self.check()
+        durable = {"dialogues": dialogues, "at": _now()}
+        self._write({**(self.manifest() or {}), DURABLE: durable})
+
+    def gone(self, dialogues: int) -> str:
+        """Return what to say when fewer dialogues are in the parts than were noted, or nothing."""
+        noted = (self.manifest() or {}).get(DURABLE) or {"dialogues": 0}
+        missing = noted["dialogues"] - dialogues
+        if missing <= 0:
+            return ""
+        return (
+            f"{missing} dialogues that were there on {noted['at']} are gone "
+            "(a part deleted by hand?); they are played again"
+        )
 
     def hold(self) -> Self:
         """Take the lock of a run that is there, to write beside its dialogues; until `close`.

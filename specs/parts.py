@@ -282,6 +282,25 @@ def read_batches(
         _refuse(folder, name, error, schema)
 
 
+def thin_part(folder: Folder, name: str, keep: Callable[[int], bool]) -> int:
+    """Take dialogues out of a part, which is replaced at once, or deleted when nothing is left.
+
+    Args:
+        keep: whether the dialogue of an index stays; asked once a row, in their order.
+
+    Returns:
+        How many rows went.
+    """
+    schema = dialogue_schema()
+    table = pa.Table.from_batches(read_batches(folder, name, schema), schema)
+    kept = table.filter(pa.array([keep(index) for index in table["index"].to_pylist()]))
+    if kept.num_rows == 0:
+        folder.delete(name)
+    elif kept.num_rows < table.num_rows:
+        write_part(folder, name, kept)
+    return int(table.num_rows - kept.num_rows)
+
+
 def read_rows(
     folder: Folder, schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:

@@ -45,6 +45,17 @@ class StopReason(StrEnum):
     REFUSED = "refused"
     ERROR = "error"
 
+    @property
+    def may_go_otherwise(self) -> bool:
+        """Whether the same plan may well come to an end on another attempt, with other seeds.
+
+        What the models said is then to blame, or somebody who was asked. Not `OVERFLOW`: plan and
+        window make the prompt too long. `TURN_LIMIT`, `NO_EDGE`, `CLOSED`, `LOOP`, `OUT_OF_ROLE`
+        and `GAVE_UP` are how a talk went, and no failures: playing them again until they end would
+        only bend the data.
+        """
+        return self in (self.NO_WORDS, self.UNPARSED, self.REFUSED, self.ERROR)
+
 
 LUCKLESS = frozenset({StopReason.NO_WORDS, StopReason.UNPARSED})
 """Failures of a dialogue's own doing that other words of the same model may mend."""

@@ -6,9 +6,13 @@ import socket
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.cli import main
+from specs.parts import Folder, part_names, write_part
+from specs.records import dialogue_schema
 from tests.ray.command import Command, duologue, rows, run_file
 
 
@@ -66,6 +70,37 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path) -> None
     whole = rows(tmp_path)
     assert set(whole) == set(range(40))
     assert {index: whole[index] for index in first} == first
+
+
+def test_failed_dialogues_are_played_again_and_what_is_gone_is_told(tmp_path: Path) -> None:
+    path = str(run_file(tmp_path, dialogues=6))
+    assert duologue("generate", path)[0] == 0
+    first = rows(tmp_path)
+    parts = Folder.of(tmp_path / "out" / "tea" / "round-0" / "dialogues")
+    for name in part_names(parts):  # 0, 2, 4 and 1, 3, 5
+        table = pq.read_table(parts.file(name), schema=dialogue_schema())
+        stops = pa.array(
+            ["error" if one in (2, 4) else "ended" for one in table["index"].to_pylist()]
+        )
+        column = table.schema.get_field_index("stop_reason")
+        table = table.set_column(column, table.schema.field(column), stops)
+        if 1 in table["index"].to_pylist():
+            parts.delete(name)
+        else:
+            write_part(parts, name, table)
+
+    code, said = duologue("generate", path, "--retry-failed")
+    assert code == 0, said
+    assert "3 dialogues that were there on" in said
+    assert "2 dialogues that failed are played again (2 error)" in said
+    assert "5 dialogues in" in said
+    again = rows(tmp_path)
+    assert {row["stop_reason"] for row in again.values()} == {"ended"}
+    assert again[0] == first[0]
+    assert {index: row["attempt"] for index, row in again.items()} == {
+        index: 2 if index in (2, 4) else 1 for index in range(6)
+    }
+    assert duologue("generate", path, "--retry-failed", "--fresh")[0] == 2
 
 
 def test_an_engine_that_nobody_answers_for_ends_the_run_before_the_first_dialogue(

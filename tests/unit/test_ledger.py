@@ -75,6 +75,16 @@ def test_a_walker_that_leased_an_index_again_loses_its_older_lease() -> None:
     assert core.renew("a", [first, second]) == [first]
 
 
+def test_attempts_count_on_where_a_failed_dialogue_stopped_and_are_capped_anew() -> None:
+    core = LedgerCore(2, caps=Caps(losses=2), attempts={0: 3})
+    for attempt in (4, 5):
+        lease = leased(core, "a", 1)[0]
+        assert (lease.index, lease.attempt) == (0, attempt)
+        core.failed(0, lease.epoch, "engine gone")
+    assert core.given_up() == {0: "engine gone"}
+    assert leased(core, "a", 1)[0].attempt == 1
+
+
 def test_attempts_are_capped_and_the_reason_is_kept() -> None:
     core, _ = ledger(2, caps=Caps(failures=2, losses=3))
     for _ in range(3):
@@ -103,11 +113,6 @@ def test_the_last_attempt_of_a_dialogue_is_marked() -> None:
     third = leased(core, "a", 1)[0]
     assert [lease.last for lease in (first, second, third)] == [False, False, True]
     assert [lease.attempt for lease in (first, second, third)] == [1, 2, 3]
-
-
-def test_attempts_go_on_behind_those_of_rows_that_were_taken_out() -> None:
-    core = LedgerCore(2, clock=Clock(), attempts={1: 3})
-    assert [lease.attempt for lease in leased(core, "a", 2)] == [1, 4]
 
 
 def test_a_ledger_that_comes_back_waits_for_every_walker_or_for_their_leases_to_end() -> None:
