@@ -34,8 +34,8 @@ MANIFEST = "run.json"
 FORMAT = "duologue-run"
 
 DURABLE, RETRIED = "durable", "retried"
-"""Keys of a `run.json`: how many dialogues were in parts, and when; and the attempts that dialogues
-had had, by index, when they were taken out to be played again."""
+"""Keys of a `run.json`: how many dialogues were in parts; the attempts, by index, of others that
+were taken out to be played again."""
 
 EMPTYING = "emptying"
 """The key of a `run.json` that marks a run which is being deleted."""
@@ -90,8 +90,9 @@ class RunFolder:
     @classmethod
     def at(cls, place: str | Path) -> RunFolder:
         """Return the run whose own folder this is (a path or URI that ends in its name)."""
-        out, _, name = str(place).rstrip("/").rpartition("/")
-        return cls(out or ("." if not str(place).startswith("/") else "/"), name)
+        path, mark, options = str(place).partition("?" if "://" in str(place) else "\0")
+        out, _, name = path.rstrip("/").rpartition("/")
+        return cls((out or ("/" if path.startswith("/") else ".")) + mark + options, name)
 
     def round(self, number: int = 0) -> Folder:
         """Return a round's folder, which holds `log` and `dialogues`."""
@@ -109,11 +110,15 @@ class RunFolder:
         """Return `run.json`; None where there is none.
 
         Raises:
-            InputError: it is not Duologue's, or not readable, or the run is half deleted.
+            InputError: it is not Duologue's, or of another version, or not readable, or the run is
+                half deleted.
         """
         found = self._read()
-        if found is not None and _half_deleted(found):
+        if found is None:
+            return None
+        if _half_deleted(found):
             raise self._error("is half deleted: a fresh start was interrupted", _START)
+        self._refuse_version(found)
         return found
 
     def _read(self) -> dict[str, Any] | None:
@@ -187,12 +192,10 @@ class RunFolder:
         self._write({**content, **kept, "copied": True, "resumed": history[-_HISTORY:]})
         return changed
 
-    # --- notes: the lock is held ----------------------------------------------------------------
-
     def attempts(self) -> dict[int, int]:
         """Return how often dialogues that are to be played again were played before, by index."""
-        found = (self.manifest() or {}).get(RETRIED, {})
-        return {int(index): attempt for index, attempt in found.items()}
+        found = (self.manifest() or {}).get(RETRIED, {}).items()
+        return {int(index): attempt for index, attempt in found}
 
     def note_retried(self, attempts: Mapping[int, int]) -> None:
         """Note that these dialogues, by index, had so many attempts, and will be taken out."""
@@ -285,13 +288,17 @@ class RunFolder:
         return {info.base_name for info in found} <= {"log", "dialogues"}
 
     def _refuse(self, old: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-        version = old.get("schema_version")
+        self._refuse_version(old)
+        refuse_changes(changes(old, content), self.folder.path, self.name)
+
+    def _refuse_version(self, manifest: Mapping[str, Any]) -> None:
+        version = manifest.get("schema_version")
         if version != SCHEMA_VERSION:
             message = (
-                f"was written with schema version {version}; this Duologue writes {SCHEMA_VERSION}"
+                f"was written with schema version {version}; this Duologue has {SCHEMA_VERSION}"
             )
-            raise self._error(message, "Take another name (--set run.name=NAME), or --fresh.")
-        refuse_changes(changes(old, content), self.folder.path, self.name)
+            hint = "Read it with the Duologue that wrote it, or start another run (run.name)."
+            raise self._error(message, hint)
 
     def _content(self, run: RunFile, domain: CheckedDomain) -> dict[str, Any]:
         return {

@@ -42,13 +42,13 @@ embedding = "lexical"
 """
 
 
-def run_file(folder: Path, dialogues: int, latency: float = 0.0) -> Path:
+def run_file(
+    folder: Path, dialogues: int, latency: float = 0.0, out: str | Path | None = None
+) -> Path:
     """Write the tiny domain and a run file for it; returns the run file."""
-    domain = write(folder / "kiosk")
+    domain, out = write(folder / "kiosk"), out or folder / "out"
     path = folder / "run.toml"
-    path.write_text(
-        RUN_FILE.format(dialogues=dialogues, latency=latency, domain=domain, out=folder / "out")
-    )
+    path.write_text(RUN_FILE.format(dialogues=dialogues, latency=latency, domain=domain, out=out))
     return path
 
 

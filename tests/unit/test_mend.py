@@ -12,7 +12,7 @@ from actors.sink_messages import LoggedTurn
 from cluster.mend import drop_copies, retry_failed
 from cluster.run_folder import FORMAT, MANIFEST, RunFolder
 from specs.parts import Folder, part_names, read_dialogues, write_part
-from specs.records import Dialogue, StopReason
+from specs.records import SCHEMA_VERSION, Dialogue, StopReason
 from tests.unit.durable_samples import Crash, arrow_rows, faulty_folder, make_dialogue, make_turn
 
 _tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
@@ -56,7 +56,8 @@ def run(tmp_path: Path) -> RunFolder:
     """Two parts, a log file that speaks of what is in one, and ends that are in the log alone."""
     folder = RunFolder(tmp_path, "demo")
     folder.folder.create()
-    folder.folder.write_bytes(MANIFEST, json.dumps({"format": FORMAT}).encode())
+    manifest = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+    folder.folder.write_bytes(MANIFEST, json.dumps(manifest).encode())
     even, odd = sinks(folder.round())
     even.turns([LoggedTurn(10, "walk-10", 1, make_turn(number)) for number in range(3)])
     for sink, ended, logged in ((even, (0, 2, 4, 8), 6), (odd, (1, 3, 5, 9), 7)):

@@ -257,6 +257,20 @@ def test_a_run_json_of_another_shape_is_named(
         opened(tmp_path, domain)
 
 
+@pytest.mark.parametrize("version", ["0", "2", None])
+def test_a_run_of_another_version_is_refused(
+    tmp_path: Path, domain: FakeDomain, version: str | None
+) -> None:
+    opened(tmp_path, domain).log().write_bytes("log-a.parquet", b"x")
+    path = tmp_path / "demo" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": version}))
+    with pytest.raises(InputError, match=f"was written with schema version {version}"):
+        opened(tmp_path, domain)
+    with pytest.raises(InputError, match=f"was written with schema version {version}"):
+        RunFolder(tmp_path, "demo").hold()
+    opened(tmp_path, domain, fresh=True)
+
+
 def test_a_bottomless_run_json_is_named(tmp_path: Path, domain: FakeDomain) -> None:
     opened(tmp_path, domain)
     (tmp_path / "demo" / "run.json").write_text("[" * 100_000)
@@ -352,3 +366,7 @@ def test_a_run_is_found_by_its_folder(tmp_path: Path, domain: FakeDomain) -> Non
     assert found.manifest()
     assert RunFolder.at("demo").folder == Folder.of("demo")
     assert RunFolder(tmp_path, "none").manifest() is None
+    for place in (f"file://{tmp_path}/demo", tmp_path / "what?"):
+        assert RunFolder.at(place).folder.path == str(place).removeprefix("file://")
+    bucket = RunFolder.at("s3://bucket/runs/demo/?region=eu-west-1&scheme=http")
+    assert (bucket.folder.path, bucket.name) == ("bucket/runs/demo", "demo")
