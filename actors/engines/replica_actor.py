@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from actors.engines.backends import make_backend
 from actors.engines.replica import ReplicaCore
+from actors.orphans import end_when_orphaned
 from specs.engine import EngineInfo, EngineStats, Polled, Request
 from specs.errors import EngineError
 from specs.run_file import EngineSection
@@ -78,6 +79,7 @@ class ReplicaActor:
     def __init__(
         self, config: EngineSection, name: str, adapter: str = "", hang_s: float = 180.0
     ) -> None:
+        end_when_orphaned()
         self._config = config
         self._name = name
         self._adapter = adapter

@@ -11,6 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from actors.orphans import end_when_orphaned
 from actors.retrieval.request import SearchPage, SearchRequest
 from actors.retrieval.retriever import LocalRetriever
 from actors.retrieval.store import Corpus
@@ -43,6 +44,7 @@ class RetrieverActor:
     """
 
     def __init__(self, section: RetrievalSection) -> None:
+        end_when_orphaned()
         self._section = section
         self._retriever: LocalRetriever | None = None
 
