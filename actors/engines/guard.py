@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from specs.errors import EngineError
+
 MARK = "VLLM_RPC_BASE_PATH"
 """Where vLLM puts its sockets: a folder of each engine's own, by which its processes are known."""
 
@@ -47,20 +49,22 @@ class Guard:
         self._process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> dict[str, str]:
-        """Start it; returns what the environment of the engine's processes has to hold."""
+        """Start it; returns what the environment of the engine's processes has to hold.
+
+        Raises:
+            EngineError: when there is no room for its folder, or for a process.
+        """
         self.end()
         place = tempfile.gettempdir()
         place = place if len(place) <= _LONGEST else "/tmp"
-        folder = self._folder = Path(tempfile.mkdtemp(prefix="duologue-engine-", dir=place))
-        owner = os.getpid()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(owner), born(owner), str(folder)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # the owner's group may be killed as a whole
-        )
+        try:
+            folder = self._folder = Path(tempfile.mkdtemp(prefix="duologue-engine-", dir=place))
+            self._process = _watching(os.getpid(), folder)
+        except OSError as error:
+            raise EngineError(
+                f"the engine's processes cannot be watched over: {error}; TMPDIR names another "
+                f"place than {place}"
+            ) from error
         # A process that names itself would write over the environment that it is known by.
         return {MARK: str(folder), "SPT_NOENV": "1"}
 
@@ -80,6 +84,17 @@ class Guard:
         if folder is not None:
             _kill(folder, spared=_is_tracker)  # it serves the owner, too
             _remove(folder)
+
+
+def _watching(owner: int, folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, str(owner), born(owner), str(folder)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # the owner's group may be killed as a whole
+    )
 
 
 def processes(folder: Path) -> list[int]:

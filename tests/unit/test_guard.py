@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 from actors.engines.guard import Guard, processes
+from specs.errors import EngineError
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
@@ -133,3 +136,13 @@ def test_the_owner_clears_up_at_once_and_touches_nothing_else() -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_no_room_for_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(EngineError, match=r"No space left on device; TMPDIR names") as caught:
+        Guard().begin()
+    assert not caught.value.permanent
