@@ -20,7 +20,7 @@ ENGINE_PLACEMENT = frozenset(
     {
         "replicas", "max_running", "gpus", "cpu_cores", "kv_cache_gb", "dtype", "eager",
         "tensor_parallel", "url", "key_env", "requests_per_minute", "start_deadline_s",
-        "turn_deadline_s",
+        "turn_deadline_s", "hang_s",
     }
 )  # fmt: skip
 """Keys of an engine that decide where and how fast it runs."""

@@ -217,6 +217,8 @@ class EngineSection(_Section):
         kv_cache_gb: GiB for the KV cache on the CPU.
         eager: do without torch.compile: starts sooner, speaks slower.
         vllm: further arguments of vLLM's AsyncEngineArgs, as they are.
+        hang_s: an engine that does nothing for so long, with work at hand, is ended and started
+            again; not one of kind openai, whose requests have their deadlines.
     """
 
     kind: Literal["vllm", "openai", "reference"] = "vllm"
@@ -237,6 +239,7 @@ class EngineSection(_Section):
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     start_deadline_s: Seconds = 600.0
     turn_deadline_s: Seconds = 120.0
+    hang_s: Seconds = 180.0
     faults: ReferenceFaults = ReferenceFaults()
     profile: Profile = Profile()
 

@@ -101,7 +101,7 @@ class EngineClient:
 
     Args:
         replicas: by name; in-process `ReplicaCore`s, or `RayReplica`s around actor handles.
-        name: of this client, unique in the run; drawn when not given.
+        name: of this client, for messages; what replicas know it by is drawn.
     """
 
     def __init__(
@@ -111,7 +111,8 @@ class EngineClient:
         limits: ClientLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = name or uuid.uuid4().hex
+        # A walker that was started again is another client than the one that died, or has not yet.
+        self.name = f"{name}:{uuid.uuid4().hex}"
         self._limits = limits or ClientLimits()
         self._clock = clock
         self._links = {key: _Link(key, replica) for key, replica in replicas.items()}
@@ -185,7 +186,8 @@ class EngineClient:
         """A loop ends by `close` only; anything else is a bug that must not hang the walker."""
         if not task.cancelled() and task.exception() is not None:
             _log.error("the engine's client has failed", exc_info=task.exception())
-            self._fail_all(EngineError(f"the engine's client has failed: {task.exception()!r}"))
+            message = f"the engine's client has failed: {task.exception()!r}"
+            self._fail_all(EngineError(message, permanent=True))
 
     async def _send_forever(self, link: _Link) -> None:
         while True:
@@ -251,6 +253,8 @@ class EngineClient:
                 continue
             self._met(link, polled.incarnation)
             self._receive(link, polled)
+            if not polled.answers:  # nothing for long: whatever was lost on the way is sent again
+                link.requeue(link.outstanding.values())
 
     def _receive(self, link: _Link, polled: Polled) -> None:
         for sequence, answer in polled.answers:

@@ -15,7 +15,7 @@ import heapq
 import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,7 @@ class _Job:
     arrived: float
     tries: int = 0
     admitted: float = 0.0
+    moved: Hashable = None  # as it was when the job was admitted
     task: asyncio.Task[Answer] | None = None
     timer: asyncio.TimerHandle | None = None
     over: bool = False
@@ -75,8 +76,9 @@ class ReplicaCore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.progress = 0
         self.running = 0
+        self._answered = 0
+        self._overdue = 0
         self._backend = backend
         self._on_death = on_death
         self._client_ttl_s = client_ttl_s
@@ -90,9 +92,21 @@ class ReplicaCore:
         self._counts = EngineStats()
         self._reset()
 
+    @property
+    def moved(self) -> Hashable:
+        """What changes whenever the backend does something; an admission is no doing of its."""
+        load = self._backend.stats()
+        return self._answered, load.prompt_tokens, load.completion_tokens
+
+    @property
+    def awaited(self) -> int:
+        """How many requests the backend owes: those that run, and those that it sat out."""
+        return self.running + self._overdue
+
     def _reset(self) -> None:
         self.incarnation = uuid.uuid4().hex
         self.running = 0
+        self._overdue = 0
         self._sequence = self._first = random.SystemRandom().getrandbits(61)
         self._clients: dict[str, AnswerLog] = {}
         self._jobs: dict[Key, _Job | None] = {}  # None: answered and not acknowledged
@@ -243,9 +257,9 @@ class ReplicaCore:
         self._waiting -= 1
         self._taken += job.places
         self.running += 1
-        self.progress += 1
         job.tries += 1
         job.admitted = self._clock()
+        job.moved = self.moved
         request = job.request
         if request.id in self._names:  # another client's request of the same name still runs
             request = replace(request, id=f"{request.id}@{job.key[0]}")
@@ -269,15 +283,16 @@ class ReplicaCore:
         elif isinstance(error, EngineError):
             self._die(error)
         elif error is not None:
+            self._has_moved()
             what = f"{type(error).__name__}: {error}"
             self._reply(job, _failed(job, Failure("unavailable", what)))
         else:
-            self.progress += 1
+            self._has_moved()
             self._reply(job, task.result())
 
     def _postpone(self, job: _Job, later: Later) -> None:
         """Queue a job again, in its old order, after a pause in which it holds nothing."""
-        self.progress += 1
+        self._has_moved()
         if job.tries >= TRIES:
             message = f"no answer in {TRIES} tries: {later}"
             self._reply(job, _failed(job, Failure("unavailable", message)))
@@ -289,12 +304,18 @@ class ReplicaCore:
         job.timer = asyncio.get_running_loop().call_later(pause, self._send_again, job)
         self._admit()
 
+    def _has_moved(self) -> None:
+        self._answered += 1
+        self._overdue = 0
+
     def _send_again(self, job: _Job) -> None:
         self._queue_up(job)
         self._admit()
 
     def _expire(self, job: _Job) -> None:
         if not job.over:
+            # Its place goes to another request, whose time would run out in the same way.
+            self._overdue += job.moved == self.moved
             seconds = job.request.deadline_s
             self._reply(job, _failed(job, Failure("deadline", f"no answer within {seconds:g} s")))
 

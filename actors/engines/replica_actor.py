@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from actors.engines.backends import make_backend
 from actors.engines.replica import ReplicaCore
+from actors.orphans import end_when_orphaned
 from specs.engine import EngineInfo, EngineStats, Polled, Request
 from specs.errors import EngineError
 from specs.run_file import EngineSection
@@ -34,10 +35,10 @@ class HangWatch:
         self._last: Hashable = None
         self._since = clock()
 
-    def hangs(self, running: int, progress: Hashable) -> bool:
-        """Return whether `progress` has been the same for `hang_s` seconds with work at hand."""
+    def hangs(self, awaited: int, progress: Hashable) -> bool:
+        """Return whether `progress` has been the same for `hang_s` seconds with work owed."""
         now = self._clock()
-        if not running or progress != self._last:
+        if not awaited or progress != self._last:
             self._last = progress
             self._since = now
         return now - self._since >= self._hang_s
@@ -71,17 +72,13 @@ class ReplicaActor:
         config: the engine's section of the run file.
         name: of the replica.
         adapter: folder of a LoRA adapter to serve, or empty.
-        hang_s: no progress for so long while something runs is a hang; not for an endpoint, which
-            tells of none while it answers: its requests have their deadlines.
     """
 
-    def __init__(
-        self, config: EngineSection, name: str, adapter: str = "", hang_s: float = 180.0
-    ) -> None:
+    def __init__(self, config: EngineSection, name: str, adapter: str = "") -> None:
+        end_when_orphaned()
         self._config = config
         self._name = name
         self._adapter = adapter
-        self._hang_s = hang_s
         self._core: ReplicaCore | None = None
         self._starting: asyncio.Task[EngineInfo] | None = None
         self._watch: threading.Event | None = None
@@ -144,12 +141,13 @@ class ReplicaActor:
             await core.stop()
             raise
         self._core = core
-        if self._config.kind != "openai":
+        if self._config.kind != "openai":  # an endpoint tells of no progress while it answers
+            hang_s = self._config.hang_s
             self._watch = watch(
-                HangWatch(self._hang_s),
-                lambda: (core.running, (core.progress, backend.stats())),
-                lambda: self._exit(f"nothing has moved for {self._hang_s:g} s"),
-                interval_s=min(5.0, self._hang_s / 4),
+                HangWatch(hang_s),
+                lambda: (core.awaited, core.moved),
+                lambda: self._exit(f"nothing has moved for {hang_s:g} s"),
+                interval_s=min(5.0, hang_s / 4),
             )
         return info
 

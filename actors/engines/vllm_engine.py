@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.engines.cores import Claim
+from actors.engines.guard import Guard
 from actors.engines.models import load_tokenizer, resolve_model
 from actors.engines.vllm_environment import environment
 from actors.engines.vllm_start import EngineMeter, start_engine
@@ -42,6 +43,7 @@ class VllmBackend:
         self._adapter = adapter
         self._engine: Any = None
         self._claim = Claim()
+        self._guard = Guard()
         self._meter = EngineMeter()
         self._info: EngineInfo | None = None
         self._adapters: dict[str, Any] = {}
@@ -61,7 +63,7 @@ class VllmBackend:
         try:
             self._engine = await asyncio.shield(starting)
         except asyncio.CancelledError:
-            starting.add_done_callback(_shut)  # the thread goes on; nobody wants its engine
+            starting.add_done_callback(self._shut)  # the thread goes on; nobody wants its engine
             raise
         vocabulary = int(self._engine.model_config.get_vocab_size())
         self._params = _sampling_params(special_ids(tokenizer, vocabulary))
@@ -118,13 +120,25 @@ class VllmBackend:
                 await asyncio.gather(listening, return_exceptions=True)
             await asyncio.to_thread(engine.shutdown, 10.0)
             engine.shutdown = _nothing  # its destructor would call it while Python itself ends
+        await asyncio.to_thread(self._guard.end)
         self._claim.release()
 
     def _load(
         self, arguments: Callable[[bool], dict[str, Any]], cores: Sequence[int], local: bool
     ) -> Any:
-        with environment(cores, local):
-            return start_engine(self._config.model, arguments, self._meter)
+        try:
+            with environment(cores, local, self._guard.begin()):
+                engine = start_engine(self._config.model, arguments, self._meter)
+            self._guard.loaded()
+        except BaseException:
+            self._guard.end()
+            raise
+        return engine
+
+    def _shut(self, started: asyncio.Future[Any]) -> None:
+        if not started.cancelled() and started.exception() is None:
+            started.result().shutdown(10.0)
+        self._guard.end()
 
     def _claim_cores(self) -> None:
         """Take cores for an engine on the CPU; of several ranks vLLM shares them out by itself."""
@@ -179,11 +193,6 @@ class VllmBackend:
             found = LoRARequest(adapter, len(self._adapters) + 1, adapter)
             self._adapters[adapter] = found
         return found
-
-
-def _shut(started: asyncio.Future[Any]) -> None:
-    if not started.cancelled() and started.exception() is None:
-        started.result().shutdown(10.0)
 
 
 def _nothing() -> None:

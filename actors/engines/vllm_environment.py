@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 _QUIET = {
@@ -25,20 +25,25 @@ _loading = threading.Lock()
 
 
 @contextmanager
-def environment(cores: Sequence[int], local: bool) -> Iterator[None]:
+def environment(
+    cores: Sequence[int], local: bool, more: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Hold vLLM's environment while it is imported and its processes start; one at a time.
 
     Args:
         cores: what it is bound to on the CPU; none to leave that to vLLM.
         local: the model is a folder of this machine, for which no hub is asked.
+        more: what else it has to hold.
     """
     from huggingface_hub import constants  # first: it reads the environment once, on its import
 
+    given = more or {}
     with _loading:
-        before = {key: os.environ.get(key) for key in (_OFFLINE, _CORES, _CACHE)}
+        before = {key: os.environ.get(key) for key in (_OFFLINE, _CORES, _CACHE, *given)}
         offline = constants.HF_HUB_OFFLINE
         for key, value in _QUIET.items():
             os.environ.setdefault(key, value)
+        os.environ.update(given)
         os.environ.pop(_CACHE, None)  # whole GiB only; the run file's value rules
         if cores:
             os.environ[_CORES] = ",".join(map(str, cores))

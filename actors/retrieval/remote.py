@@ -1,8 +1,9 @@
 """The retriever as a Ray actor, and what conversations hold of it.
 
 Invariants: the actor's constructor does nothing that can fail (an error there during a restart
-ends an actor for good); searches are idempotent, so one that died with the actor is asked again; a
-call ends within its deadline, and what cannot succeed is not tried again.
+ends an actor for good); searches are idempotent, so one that died with the actor, or that the store
+did not answer, is asked again; a call ends within its deadline, and by nothing else, while what is
+in the way may pass; what cannot succeed is not tried again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from actors.orphans import end_when_orphaned
 from actors.retrieval.request import SearchPage, SearchRequest
 from actors.retrieval.retriever import LocalRetriever
-from actors.retrieval.store import Corpus
+from actors.retrieval.store import Corpus, UnreachableError
 from specs.errors import DuologueError, RetrievalError
 from specs.run_file import RetrievalSection
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 DEADLINE_S = 120.0
 """For one call with all its attempts; a restart with its model takes about ten seconds."""
 
-ATTEMPTS = 8
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
 
@@ -35,6 +36,10 @@ class NotLoadedError(RetrievalError):
     """The actor has no corpus: it is new, or Ray has just brought it back."""
 
 
+class _GoneError(RetrievalError):
+    """The actor cannot be reached: Ray may be bringing it back."""
+
+
 class RetrieverActor:
     """A `LocalRetriever` behind Ray.
 
@@ -43,6 +48,7 @@ class RetrieverActor:
     """
 
     def __init__(self, section: RetrievalSection) -> None:
+        end_when_orphaned()
         self._section = section
         self._retriever: LocalRetriever | None = None
 
@@ -89,10 +95,11 @@ class RetrieverClient:
         self._handle = handle
         self._corpus = corpus
         self._deadline_s = deadline_s
+        self._loading: asyncio.Task[None] | None = None
 
     async def start(self, deadline_s: float = 600.0) -> None:
         """Load now rather than at the first search; raises RetrievalError."""
-        await self._call("start", self._corpus, deadline_s=deadline_s)
+        await self._call("start", self._corpus, deadline_s=deadline_s, passing=(_GoneError,))
 
     async def search(self, request: SearchRequest) -> SearchPage:
         """Return one page (`Retriever.search`)."""
@@ -109,35 +116,63 @@ class RetrieverClient:
         cosines: Vectors = await self._call("similarity", one, other)
         return cosines
 
-    async def _call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
-        from ray.exceptions import RayActorError, RayTaskError
-
+    async def _call(
+        self,
+        method: str,
+        *arguments: Any,
+        deadline_s: float | None = None,
+        passing: tuple[type[RetrievalError], ...] = (_GoneError, UnreachableError),
+    ) -> Any:
+        """Call until it is answered, while what is in the way may pass."""
         seconds = deadline_s or self._deadline_s
         ends = time.monotonic() + seconds
         pause = FIRST_PAUSE_S
-        for attempt in range(1, ATTEMPTS + 1):
+        while True:
             try:
                 async with asyncio.timeout(max(ends - time.monotonic(), 0)):
-                    return await getattr(self._handle, method).remote(*arguments)
-            except RayTaskError as error:
-                if not isinstance(error.cause, NotLoadedError) or attempt == ATTEMPTS:
-                    raise _unwrapped(error, method) from None
-                await self.start(max(ends - time.monotonic(), 0.1))
-                continue
+                    return await self._answer(method, *arguments)
             except TimeoutError:
                 raise RetrievalError(
                     f"the retriever has not answered {method!r} for {seconds:g} s: look whether "
                     "the server of retrieval.url answers, where the run file names one, or raise "
                     "walkers.retrievers"
                 ) from None
-            except RayActorError as error:
-                if attempt == ATTEMPTS or time.monotonic() + pause > ends:
-                    raise RetrievalError(
-                        f"the retriever's actor does not come back ({_first_line(error)})"
-                    ) from error
+            except passing:
+                if time.monotonic() + pause > ends:
+                    raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
-        raise AssertionError("unreachable")
+
+    async def _answer(self, method: str, *arguments: Any) -> Any:
+        while True:
+            try:
+                return await self._attempt(method, *arguments)
+            except NotLoadedError:
+                await self._load()
+
+    async def _load(self) -> None:
+        """Load once for all that wait: each call would carry the whole corpus."""
+        loading = self._loading
+        if loading is None or loading.done():
+            loading = self._loading = asyncio.ensure_future(self.start())
+            loading.add_done_callback(_seen)
+        await asyncio.shield(loading)
+
+    async def _attempt(self, method: str, *arguments: Any) -> Any:
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except RayTaskError as error:
+            raise _unwrapped(error, method) from None
+        except RayError as error:
+            why = f"the retriever's actor does not come back ({_first_line(error)})"
+            raise _GoneError(why) from error
+
+
+def _seen(loading: asyncio.Task[None]) -> None:
+    if not loading.cancelled():
+        loading.exception()
 
 
 def _unwrapped(error: Exception, method: str) -> DuologueError:

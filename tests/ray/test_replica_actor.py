@@ -28,13 +28,13 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def actor(name: str, hang_s: float = 180.0, **keys: Any) -> Any:
+def actor(name: str, **keys: Any) -> Any:
     import ray
 
     config = EngineSection.model_validate({"kind": "reference"} | keys)
     wrapped: Any = ray.remote(ReplicaActor)
     made = wrapped.options(num_cpus=0, max_concurrency=4000, max_restarts=-1)
-    return made.remote(config, name, hang_s=hang_s)
+    return made.remote(config, name)
 
 
 def request(name: str, seed: int) -> Request:

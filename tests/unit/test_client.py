@@ -245,6 +245,26 @@ async def test_a_client_that_was_dropped_submits_again() -> None:
         assert (await asyncio.wait_for(asking, 5)).failure is None
 
 
+async def test_a_request_that_the_replica_has_lost_is_sent_again() -> None:
+    """A call that was given up may be executed late, an abort behind the asking of the same."""
+    watched = Watched(await replica("a", ReferenceFaults(latency_s=(0.01, 0.01))))
+    async with client(watched) as asker:
+        asking = asyncio.ensure_future(asker.ask(request("q"), 0))
+        assert await until(lambda: watched.core.running == 1)
+        await watched.core.abort(asker.name, ["q"])
+        assert (await asyncio.wait_for(asking, 5)).failure is None
+
+
+async def test_two_lives_of_one_walker_do_not_take_each_others_answers() -> None:
+    core = await replica("a", ReferenceFaults(latency_s=(0.001, 0.005)))
+    lives = [EngineClient({"r": core}, "walker-0:writer", PATIENT) for _ in range(2)]
+    for answers in await asyncio.gather(*(ask_many(life, 100) for life in lives)):
+        assert all(answer.failure is None for answer in answers)
+    assert (await core.stats()).finished == 200
+    for life in lives:
+        await life.close()
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))), st.integers(1, 4))
 def test_routing_is_sticky_least_loaded_and_forgets(
     steps: list[tuple[bool, int]], replicas: int

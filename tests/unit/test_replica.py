@@ -347,6 +347,28 @@ class Broken(Scripted):
         raise EngineError("no such model", self.permanent)
 
 
+async def test_an_engine_that_sits_requests_out_still_owes_answers_when_they_are_over() -> None:
+    backend = Scripted(max_running=1)
+    core = await started(backend)
+    now = 0.0
+    watch = HangWatch(10.0, lambda: now)
+    acknowledged = 0
+    for name in ("a", "b"):  # admitting another one is no doing of the engine's
+        assert not watch.hangs(core.awaited, core.moved)
+        now += 5.0
+        await core.submit("c", [ask(name, deadline_s=0.001)])
+        ((acknowledged, late),) = (await core.poll("c", acknowledged, 5.0)).answers
+        assert late.failure is not None
+    assert (core.running, core.awaited) == (0, 2)
+    assert watch.hangs(core.awaited, core.moved)
+    await core.submit("c", [ask("d")])
+    await settle()
+    backend.finish("d")
+    await core.poll("c", acknowledged, 5.0)
+    assert core.awaited == 0
+    assert not watch.hangs(core.awaited, core.moved)
+
+
 def test_a_hang_is_no_progress_while_something_runs() -> None:
     now = 0.0
     watch = HangWatch(10.0, clock=lambda: now)
