@@ -85,7 +85,7 @@ class Run:
         log = read_log(self.round.child("log"))
         assert log.warnings == ()
         turns = {index: one.turns for index, one in log.unfinished.items()}
-        turns |= {index: one.turns for index, (one, _) in log.finished.items()}
+        turns |= {index: one.dialogue.turns for index, one in log.finished.items()}
         return turns | {index: one.turns for index, one in self.dialogues().items()}
 
     def children(self, command: Command, title: str = "") -> list[psutil.Process]:

@@ -150,3 +150,32 @@ def test_a_job_is_given_the_code_alone_and_a_folder_that_would_vanish_is_refused
     assert "run.out is 'runs': under `ray job submit` that lies in the job's unpacked" in said
     assert "--set run.out=/shared/runs" in said
     assert "Traceback" not in said.split(str(BIN / "python"))[1]
+
+
+def test_a_job_that_is_stopped_leaves_what_is_durable_and_is_gone_on_with(
+    jobs: str, tmp_path: Path
+) -> None:
+    slow = "engines.cpu.faults.latency_s=[0.3, 0.3]"
+    settings = (f"run.out={tmp_path / 'out'}", "run.name=tea", *REHEARSAL, "walkers.alive=2")
+    log = tmp_path / "out" / "tea" / "round-0" / "log"
+    command = [
+        str(BIN / "ray"), "job", "submit", "--address", jobs, "--working-dir", ".",
+        "--submission-id", "stopped", "--no-wait", "--",
+        "python", "-m", "cluster.cli", "generate", "specs/runs/demo.toml",
+        *(f"--set={setting}" for setting in (*settings, slow)),
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, env=job_environment(), check=True, timeout=120)
+    ends = time.monotonic() + START_S
+    while not (log.is_dir() and list(log.glob("log-*"))):  # it has begun to play
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    stop = [str(BIN / "ray"), "job", "stop", "--address", jobs, "stopped"]
+    stopped = subprocess.run(stop, env=job_environment(), capture_output=True, timeout=60)
+    assert b"was stopped" in stopped.stdout + stopped.stderr
+    first = rows(tmp_path)
+    assert len(first) < 6
+    code, said = submit(jobs, settings=settings)
+    assert code == 0, said
+    whole = rows(tmp_path)
+    assert set(whole) == set(range(6))
+    assert {index: whole[index] for index in first} == first
