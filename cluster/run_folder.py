@@ -69,8 +69,7 @@ class Opened:
     """How a folder was opened: anew, or resumed with these harmless changes.
 
     Attributes:
-        start: counts the times that the run was opened, from 1; its sinks fence off those of
-            earlier ones with it (`actors.fence`).
+        start: counts the run's openings, from 1, for the sinks' fence (`actors.fence`).
     """
 
     resumed: bool
@@ -216,8 +215,7 @@ class RunFolder:
     def gone(self, dialogues: int) -> str:
         """Return what to say when fewer dialogues are in the parts than were noted, or nothing."""
         noted = (self.manifest() or {}).get(DURABLE) or {"dialogues": 0}
-        missing = noted["dialogues"] - dialogues
-        if missing <= 0:
+        if (missing := noted["dialogues"] - dialogues) <= 0:
             return ""
         return (
             f"{missing} dialogues that were there on {noted['at']} are gone "
