@@ -56,6 +56,8 @@ def ray_session(address: str | None) -> Iterator[None]:
         DuologueError: when no cluster answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A call that is made again leaves its first answer unread, which is no error to print.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     inside = cluster_address(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if not inside:
