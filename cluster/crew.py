@@ -197,10 +197,11 @@ class Crew:
                     "name": replica,
                     "num_cpus": 0,
                     "num_gpus": engine.gpus or 0,
+                    "resources": engine.resources or None,
                     "max_restarts": -1,
                     "max_concurrency": 4000,
                 }
-                if not engine.gpus:
+                if not engine.gpus and not engine.resources:
                     options["scheduling_strategy"] = "SPREAD"
                 config = engine.model_copy(update={"cpu_cores": engine.cpu_cores or cores})
                 make = ray.remote(ReplicaActor).options(**options)

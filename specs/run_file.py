@@ -213,6 +213,8 @@ class EngineSection(_Section):
         key_env: the environment variable that holds its key; the key itself is never written.
         window: tokens of prompt and answer together.
         max_running: candidates decoded at once.
+        resources: Ray's custom resources that one replica takes, such as `{user_engine = 1}`: they
+            send an engine to the nodes that have them (`ray_cluster.yaml`).
         cpu_cores: cores for vLLM's threads on the CPU; 0 for all.
         kv_cache_gb: GiB for the KV cache on the CPU.
         eager: do without torch.compile: starts sooner, speaks slower.
@@ -227,6 +229,7 @@ class EngineSection(_Section):
     window: Annotated[int, Field(ge=128)] = 2048
     max_running: Annotated[int, Field(ge=1)] = 48
     gpus: Gpus | None = None
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     cpu_cores: Annotated[int, Field(ge=0)] = 0
     kv_cache_gb: Annotated[float, Field(gt=0)] = 1.0
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
