@@ -147,6 +147,7 @@ def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
 
 def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter: Reporter) -> bool:
     from cluster.crew import Crew, ray_session
+    from cluster.probe import check_shared
     from cluster.watch import watch
 
     if _all_durable(run, folder):
@@ -154,6 +155,7 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
         return False
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
+        check_shared(folder.folder)
         attempts = folder.attempts()
         crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say, start, attempts)
         try:
