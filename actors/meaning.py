@@ -89,7 +89,7 @@ async def verdict(
     about: object = "",
     scene: Scene | None = None,
 ) -> Verdict:
-    """Return which of the edges a reply takes, by a manager.
+    """Return which of the edges a reply takes, by a manager; the turn's record tells what it cost.
 
     Args:
         about: tells this question from others on the same turn.
@@ -98,7 +98,7 @@ async def verdict(
     scene = scene or conversation.scene
     options = [Option(edge.number, put(scene, edge, COMPARED)) for edge in edges]
     cards = conversation.cast.cards
-    return await manager.route(
+    found = await manager.route(
         Question(
             id=f"{conversation.plan.walk_id}:{scene.turn}:route{about}",
             dialogue=conversation.plan.walk_id,
@@ -108,3 +108,5 @@ async def verdict(
             options=tuple(option for option in options if option.texts),
         )
     )
+    conversation.managed += found.tokens
+    return found

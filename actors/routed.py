@@ -279,9 +279,7 @@ class RoutedConversation(Conversation):
         routing: dict[str, Any] = {"manager": kind, "score": found.score}
         if found.text:
             routing["like"] = found.text
-        if found.tokens:
-            routing["tokens"] = found.tokens
-        return routing
+        return routing | self.managing()
 
     def _closes(self, said: str) -> bool:
         spoken = words(said)

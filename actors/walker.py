@@ -253,7 +253,7 @@ class Walker:
     def _count(self, turn: Turn) -> None:
         self.stats.turns += 1
         self.stats.reference_turns += turn.source == "reference"
-        self.stats.completion_tokens += turn.completion_tokens
+        self.stats.completion_tokens += turn.completion_tokens + turn.managed_tokens
 
     async def _renew(self) -> None:
         while True:

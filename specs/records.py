@@ -108,6 +108,11 @@ class Turn:
     prefill_s: float = 0.0
     decode_s: float = 0.0
 
+    @property
+    def managed_tokens(self) -> int:
+        """Tokens that a manager wrote about it: they are no part of `completion_tokens`."""
+        return int((self.routing or {}).get("tokens", 0))
+
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:

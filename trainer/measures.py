@@ -138,7 +138,7 @@ def measure(followed: Followed, found: Sequence[Inconsistency], subgoals: Subgoa
         repetition=_repetition(spoken),
         inconsistencies=len(found),
         prompt_tokens=sum(turn.prompt_tokens for turn in turns),
-        completion_tokens=sum(turn.completion_tokens for turn in turns),
+        completion_tokens=sum(turn.completion_tokens + turn.managed_tokens for turn in turns),
     )
 
 

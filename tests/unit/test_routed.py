@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.cast import GO_ON, Cast
 from actors.conversation import Conversation
-from actors.manager import RougeManager
+from actors.manager import Question, RougeManager, Verdict
 from actors.policies import CONVERSATIONS
 from actors.reenact import exact_prompts
 from cluster.rehearsal import rehearse
+from cluster.summary import summarize
 from specs.checks import literals
 from specs.domain import Domain, Side
 from specs.engine import Answer, Candidate, Request
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
-from specs.records import Dialogue, StopReason, Turn
+from specs.records import Dialogue, StopReason, Turn, dialogue_from_row, dialogue_row
 from specs.replay import replay
 from specs.run_file import PolicySection, Profile
+from specs.traits import told
 from tests.unit.scripted import Calls, make_cast, shown
 
 PROFILE = Profile(form="script", candidates=(1, 2), examples=2, repair=False)
@@ -235,6 +238,40 @@ async def test_a_watched_walk_refuses_words_that_mean_another_intent() -> None:
     assert means.passed
     assert means.value == 1
     assert domain.edges[turn.edge].intent == "want_supper"
+
+
+class Paid:
+    """A manager whose verdicts cost three tokens each."""
+
+    kind = "model"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def route(self, question: Question) -> Verdict:
+        self.asked += 1
+        return replace(await RougeManager().route(question), tokens=3)
+
+
+@pytest.mark.parametrize("trait", ["", "vague", "wrong_fact", "two_intents"])
+@pytest.mark.parametrize("policy", ["routed", "hybrid"])
+async def test_a_turn_tells_what_its_verdicts_cost(policy: str, trait: str) -> None:
+    """Of candidates that were refused, and of halves that were held against edges, as well."""
+    domain, count = open_domain("tavern"), 0
+    source = PlanSource(0, policy, traits=((trait, 1.0),) if trait else ())
+    client, total = Talk({1: ["I need a bed for the night.", "I'm hungry, what can you cook?"]}), 0
+    for index in range(12):
+        manager = Paid()
+        cast = make_cast(domain, client, source=source, profile=PROFILE, manager=manager)
+        played = await CONVERSATIONS[policy](cast, make_plan(domain, source, index)).play()
+        assert sum(turn.managed_tokens for turn in played.turns) == 3 * manager.asked
+        total += manager.asked
+        assert not any(turn.managed_tokens for turn in played.turns if turn.role == "agent")
+        count += sum(trait == one for turn in played.turns for one, _ in told(turn))
+        told_of = summarize([dialogue_from_row(dialogue_row(played))])
+        assert told_of.managed_tokens == 3 * manager.asked
+    assert total
+    assert bool(count) == bool(trait)
 
 
 @pytest.mark.parametrize("manager", ["rouge", "embedding"])
