@@ -352,7 +352,7 @@ class Conversation:
     async def confirm(self, side: Side, text: str) -> Sequence[CheckResult]:
         """Return the policy's own checks on words that passed all others.
 
-        What a vague user says, or has wrong, must not be what an open edge stands for, as the
+        What a vague user says, or has wrong, must be less like what an open edge stands for, as the
         manager takes it; what corrects the agent must be nearer to what was meant, and what says
         two things at once must stand for both.
         """
@@ -366,7 +366,8 @@ class Conversation:
         self._confirmed += 1  # every candidate is a question of its own
         manager = self.cast.manager or RougeManager()
         edges = self.scene.routable_edges()
-        found = await verdict(self, manager, text, edges, self._confirmed)
+        beside = aside(self.cast.domain, self.manner, trait)
+        found = await verdict(self, manager, text, edges, self._confirmed, beside=beside)
         acts = found.edge is None and self.manner.errs(text, self.scene.scope())
         return (result(trait, found.score, acts),)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from actors.manager import Manager, Option, Question, Verdict
 from actors.manners import cuts
 from specs.ahead import behind, open_ahead
-from specs.domain import Edge
+from specs.domain import Edge, Speech
 from specs.errors import ExpressionError
 from specs.scene import Scene, SceneError
 from specs.seeds import shuffled
@@ -24,19 +24,23 @@ CUTS = 8
 """Places at which a reply is cut in two at most: each is two questions to the manager."""
 
 
-def put(scene: Scene, edge: Edge, count: int) -> tuple[str, ...]:
-    """Return how people put what an edge stands for: references that suit the document."""
+def put(scene: Scene, speech: Speech, name: object, count: int) -> tuple[str, ...]:
+    """Return how people put what a speech says: references that suit the document.
+
+    Args:
+        name: tells the draws for this speech from those for others, such as an edge's number.
+    """
     texts: list[str] = []
     try:
-        settled = scene.settle(edge.speech, "user")
+        settled = scene.settle(speech, "user")
     except (ExpressionError, SceneError):
         return ()
     held = scene.slots
-    order = shuffled(edge.speech.references, scene.plan.walk_id, scene.turn, "put", edge.number)
+    order = shuffled(speech.references, scene.plan.walk_id, scene.turn, "put", name)
     for reference in order:
         try:
-            scene.slots = scene.reference_slots(edge.speech, "user", reference, settled)
-            text = reference.say.render(scene.scope(), scene.draws("put", edge.number))
+            scene.slots = scene.reference_slots(speech, "user", reference, settled)
+            text = reference.say.render(scene.scope(), scene.draws("put", name))
         except (ExpressionError, SceneError):
             continue
         finally:
@@ -88,15 +92,19 @@ async def verdict(
     edges: Sequence[Edge],
     about: object = "",
     scene: Scene | None = None,
+    beside: Speech | None = None,
 ) -> Verdict:
     """Return which of the edges a reply takes, by a manager; the turn's record tells what it cost.
 
     Args:
         about: tells this question from others on the same turn.
         scene: where the edges start; where the conversation is if None.
+        beside: what the user was told to say, and takes no edge: it is one of the answers.
     """
     scene = scene or conversation.scene
-    options = [Option(edge.number, put(scene, edge, COMPARED)) for edge in edges]
+    options = [Option(one.number, put(scene, one.speech, one.number, COMPARED)) for one in edges]
+    if beside is not None:
+        options.append(Option(None, put(scene, beside, "beside", COMPARED)))
     cards = conversation.cast.cards
     found = await manager.route(
         Question(

@@ -18,7 +18,7 @@ from actors.conversation import Conversation
 from actors.filling import fill
 from actors.manager import Manager, Verdict
 from actors.manners import aside, revising
-from actors.meaning import pair_of, put, verdict
+from actors.meaning import COMPARED, pair_of, put, verdict
 from actors.prompts import flat
 from actors.speaking import IN_ROLE, REFERENCES
 from specs.ahead import THEN, take_both, then_of
@@ -171,7 +171,8 @@ class RoutedConversation(Conversation):
         """Let the user speak; return the edge that was taken, and whether they took their leave."""
         scene = self.scene
         logged, held = self._logged.get(scene.turn), scene.slots
-        spoken = await self._spoken("user", self._speech_of(trait), logged)
+        speech = self._speech_of(trait)
+        spoken = await self._spoken("user", speech, logged)
         scene.slots = spoken.slots
         errs = logged is None and self.manner.errs(spoken.text, scene.scope())
         scene.slots = held  # what was said before still stands where nothing new is understood
@@ -182,7 +183,8 @@ class RoutedConversation(Conversation):
             await self._said(logged, new=False)
             return edge, self._closes(logged.text)
         said = self.manner.bare(spoken.text)
-        found = await verdict(self, _manager(self.cast), said, edges)
+        beside = speech if trait in ASIDES else None
+        found = await verdict(self, _manager(self.cast), said, edges, beside=beside)
         edge = self.cast.domain.edges[found.edge] if found.edge is not None else None
         spoken = await self._corrected(spoken)
         noted = self.manner.noted()
@@ -253,12 +255,13 @@ class RoutedConversation(Conversation):
         card = self.cast.domain.user
         if edge is None:
             return card.speech
-        texts = put(self.scene, edge, REFERENCES)
+        count = COMPARED if self.manner.brief else REFERENCES  # of more, the shortest
+        texts = put(self.scene, edge.speech, edge.number, count)
         if then is not None:
             wish = [_told(one.speech.say, self.scene) for one in (edge, then) if one.speech.say]
             told = " ".join([*wish, self.manner.told]).strip()
             self.manner = replace(self.manner, told=told)
-            others = put(self.scene, then, REFERENCES)
+            others = put(self.scene, then.speech, then.number, REFERENCES)
             texts = tuple(f"{one} {other}" for one, other in zip(texts, others, strict=False))
         where = card.speech.say.where if card.speech.say is not None else edge.where
         references = (Reference(Template(text, where), {}, where) for text in texts)

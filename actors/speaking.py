@@ -259,6 +259,8 @@ class Utterer:
             self._order = self._in_order()
             turns = self.conversation.turns
             self._said_before = {turn.text for turn in turns if turn.role == self.side}
+            if self.manner.meant:  # to put it otherwise might be to mean something else
+                self._fresh.append((self.manner.meant, self.settled))
         for reference in self._order if len(self._fresh) < count else ():
             rendered = self._rendered(reference)
             if rendered is not None:
