@@ -191,8 +191,9 @@ class Utterer:
         finished = candidate.finish_reason != "length"
         if self.manner.brief:
             self.references()  # tells how few words a person needs
-            short = shortened(said, self._most)
-            finished, said = finished or short != said, short
+            if self.manner.fact is None:  # half of what somebody has wrong tells nothing
+                short = shortened(said, self._most)
+                finished, said = finished or short != said, short
         checks = self._checks(said, slots, finished)
         judged = Judged(said, slots, together(checks))
         if judged.passed:

@@ -145,6 +145,21 @@ async def test_a_model_that_says_what_is_right_makes_way_for_a_person() -> None:
     pytest.fail("nobody had anything wrong")
 
 
+async def test_what_a_terse_user_has_wrong_is_not_cut_in_half() -> None:
+    domain = open_domain("tavern")
+    shares = (("terse", 1.0), ("wrong_fact", 1.0))
+    source, found = PlanSource(0, traits=shares), 0
+    said = "Four coppers, that is what you charge each night here, as my aunt has told me."
+    for index in range(12):
+        cast = make_cast(domain, Talk(dict.fromkeys(range(1, 9, 2), said)), source=source)
+        played = await Conversation(cast, make_plan(domain, source, index)).play()
+        for turn, _ in stated(domain, played):
+            assert "Four coppers." not in (turn.text, *turn.rejected)
+            assert len(turn.text.split()) > 3
+            found += 1
+    assert found
+
+
 def test_a_domain_without_facts_refuses_the_trait(tmp_path: Path) -> None:
     [found] = trait_findings(tiny(tmp_path), (("wrong_fact", 0.1),))
     assert found.message == "the domain 'kiosk' has no facts that a user may have wrong"
