@@ -96,6 +96,9 @@ async def verdict(
 ) -> Verdict:
     """Return which of the edges a reply takes, by a manager; the turn's record tells what it cost.
 
+    What nobody says without one of the domain's `closing` phrases is not meant without one: to
+    leave is as like to stay as can be.
+
     Args:
         about: tells this question from others on the same turn.
         scene: where the edges start; where the conversation is if None.
@@ -103,6 +106,9 @@ async def verdict(
     """
     scene = scene or conversation.scene
     options = [Option(one.number, put(scene, one.speech, one.number, COMPARED)) for one in edges]
+    closes = conversation.cast.closes
+    if not closes(reply):
+        options = [one for one in options if not all(map(closes, one.texts))]
     if beside is not None:
         options.append(Option(None, put(scene, beside, "beside", COMPARED)))
     cards = conversation.cast.cards

@@ -28,10 +28,10 @@ from specs.errors import ExpressionError
 from specs.expressions import Template
 from specs.mishearing import misheard
 from specs.records import CheckResult, StopReason, Turn
-from specs.rouge import rouge_l
+from specs.rouge import recall_l, rouge_l
 from specs.scene import Scene
 from specs.traits import ASIDES
-from specs.words import find, sentences, words
+from specs.words import sentences, words
 
 _FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
@@ -71,6 +71,12 @@ def _manager(cast: Cast) -> Manager:
 
 COPIED = 0.7
 """ROUGE-L with an example, or with the goal, from which on a free utterance is taken for a copy."""
+
+BORROWED = 0.8
+"""Share of an example's sentence, in its order, from which on it is taken for said again."""
+
+SENTENCE = 5
+"""Words of a sentence that tells whose it is."""
 
 ROLE = 0.6
 """Cosine with the other side's lines from which on words may be out of role.
@@ -120,7 +126,10 @@ class RoutedConversation(Conversation):
         if lent := self._lent(side):
             spoken = [text, *sentences(text)]
             copied = max(rouge_l(said, one) for said in spoken for one in lent)
-            told.append(result("not_copied", round(copied, 4), copied < COPIED))
+            own = copied < COPIED and not self._borrows(side, text)
+            told.append(result("not_copied", round(copied, 4), own))
+        if side == "user":
+            told.append(result("not_again", None, not self._again(self.manner.bare(text))))
         agent = [*cast.literals(cast.domain.states[scene.speaking].speech)]
         user = [line for edge in self._around() for line in cast.literals(edge.speech)]
         if (fact := self.manner.fact) is not None:  # until the user speaks again
@@ -147,6 +156,22 @@ class RoutedConversation(Conversation):
         speech = cast.domain.user.speech if side == "user" else cast.coming_back(self.scene.node)
         said = [*told, *(shot.say for shot in cast.shots(side, speech))]
         return [*said, self.plan.goal] if side == "user" else said
+
+    def _borrows(self, side: Side, text: str) -> bool:
+        """Whether a user's words hold a sentence of what their examples are about."""
+        if side != "user":
+            return False
+        shots = self.cast.shots(side, self.cast.domain.user.speech)
+        shown = (line for shot in shots for line in sentences(f"{shot.instruction} {shot.say}"))
+        long = (line for line in shown if len(words(line)) >= SENTENCE)
+        return any(recall_l(text, line) >= BORROWED for line in long)
+
+    def _again(self, text: str) -> bool:
+        """Whether a user's words hold a whole sentence that they have said before."""
+        mine = [turn.text for turn in self.turns if turn.role == "user"]
+        said = {words(line) for one in mine for line in sentences(one)}
+        lines = [words(line) for line in sentences(text)]
+        return any(len(line) >= SENTENCE - 1 and line in said for line in lines)
 
     def _around(self) -> Sequence[Edge]:
         """Return the edges whose lines a user says about now: those ahead, and the last taken."""
@@ -181,7 +206,7 @@ class RoutedConversation(Conversation):
             if edge is not None:
                 scene.slots = logged.slots
             await self._said(logged, new=False)
-            return edge, self._closes(logged.text)
+            return edge, self.cast.closes(logged.text)
         said = self.manner.bare(spoken.text)
         beside = speech if trait in ASIDES else None
         found = await verdict(self, _manager(self.cast), said, edges, beside=beside)
@@ -225,7 +250,7 @@ class RoutedConversation(Conversation):
             noted = {"meant": edge.number, "heard": heard.number}
             turn = replace(turn, edge=-1, routing=routing | noted)
         await self._said(turn, new=True)
-        return edge, self._closes(spoken.text)
+        return edge, self.cast.closes(spoken.text)
 
     def _speech_of(self, trait: str) -> Speech:
         """Return how the user speaks on a turn on which that trait acts, if one does."""
@@ -283,10 +308,6 @@ class RoutedConversation(Conversation):
         if found.text:
             routing["like"] = found.text
         return routing | self.managing()
-
-    def _closes(self, said: str) -> bool:
-        spoken = words(said)
-        return any(find(phrase, spoken) >= 0 for phrase in self.cast.closing)
 
     # -- the agent's side
 

@@ -143,6 +143,26 @@ async def test_whoever_takes_their_leave_is_gone() -> None:
     assert left.turns[-1].state == "left"
 
 
+async def test_nobody_leaves_without_a_word_of_it() -> None:
+    """To stay is as like to leave as can be, and a reply that is taken so ends the dialogue."""
+    alike = Talk({**SUPPER, 3: "I've changed my mind, I'm not leaving.", 5: SUPPER[3]})
+    stayed = await talk(alike, max_turns=8)
+    assert stayed.turns[3].edge == -1
+    assert stayed.turns[5].intent == "take_fire"
+    left = await talk(Talk({**SUPPER, 3: "I've changed my mind, goodbye."}))
+    assert left.turns[3].intent == "leave"
+
+
+async def test_what_an_example_is_about_or_was_said_before_is_said_no_more() -> None:
+    borrowed = "A supper, and I want to sell my two baskets of white salt here."
+    again = "I'll have some of the eel stew. By the fire, I'm frozen."
+    said = {1: [borrowed, str(SUPPER[1])], 5: [again, str(SUPPER[5])]}
+    dialogue = await talk(Talk({**SUPPER, **said}))
+    assert dialogue.turns[1].rejected == (borrowed,)
+    assert dialogue.turns[5].rejected == (again,)
+    assert dialogue.stop_reason is StopReason.ENDED
+
+
 async def test_examples_and_the_goal_are_no_words_of_ones_own() -> None:
     domain = open_domain("tavern")
     example = domain.user.speech.examples[0].say.source
