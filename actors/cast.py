@@ -23,7 +23,7 @@ from specs.joining import joined
 from specs.plan import PlanSource
 from specs.records import dump_json
 from specs.scene import Calling, CallResult, Scene
-from specs.words import Vocabulary, find, words
+from specs.words import Vocabulary, holds, words
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation
@@ -114,8 +114,7 @@ class Cast:
 
     def closes(self, said: str) -> bool:
         """Whether words hold one of the domain's phrases of leave-taking."""
-        spoken = words(said)
-        return any(find(phrase, spoken) >= 0 for phrase in self.closing)
+        return holds(said, self.closing)
 
     def literals(self, speech: Speech) -> list[str]:
         """Return a speech's references without what their templates fill in, found once."""

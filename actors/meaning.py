@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from actors.manager import Manager, Option, Question, Verdict
@@ -85,6 +85,20 @@ async def pair_of(
     return pair, score
 
 
+def able(reply: str, options: Sequence[Option], closes: Callable[[str], bool]) -> list[Option]:
+    """Return what a reply may mean.
+
+    What nobody says without a phrase of leave-taking is not meant without one: to leave is as like
+    to stay as can be.
+
+    Args:
+        closes: whether words hold such a phrase.
+    """
+    if closes(reply):
+        return list(options)
+    return [one for one in options if not all(map(closes, one.texts))]
+
+
 async def verdict(
     conversation: Conversation,
     manager: Manager,
@@ -96,9 +110,6 @@ async def verdict(
 ) -> Verdict:
     """Return which of the edges a reply takes, by a manager; the turn's record tells what it cost.
 
-    What nobody says without one of the domain's `closing` phrases is not meant without one: to
-    leave is as like to stay as can be.
-
     Args:
         about: tells this question from others on the same turn.
         scene: where the edges start; where the conversation is if None.
@@ -106,9 +117,7 @@ async def verdict(
     """
     scene = scene or conversation.scene
     options = [Option(one.number, put(scene, one.speech, one.number, COMPARED)) for one in edges]
-    closes = conversation.cast.closes
-    if not closes(reply):
-        options = [one for one in options if not all(map(closes, one.texts))]
+    options = able(reply, options, conversation.cast.closes)
     if beside is not None:
         options.append(Option(None, put(scene, beside, "beside", COMPARED)))
     cards = conversation.cast.cards
