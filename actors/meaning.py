@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actors.conversation import Conversation
 
 
-COMPARED = 8
+COMPARED = 10
 """References of an edge that a reply is held against: short answers count as much as long ones."""
 
 CUTS = 8
@@ -85,6 +85,17 @@ async def pair_of(
     return pair, score
 
 
+def _closed(scene: Scene) -> list[Edge]:
+    """Return the edges from here that cannot be taken now: what they stand for takes none.
+
+    Else "I need work" would be a supper for who may only ask for that.
+    """
+    ways = scene.routable_edges()
+    taken, known = {edge.number for edge in ways}, {edge.intent for edge in ways}
+    here = scene.domain.edges_from(scene.node)
+    return [edge for edge in here if edge.number not in taken and edge.intent not in known]
+
+
 def able(reply: str, options: Sequence[Option], closes: Callable[[str], bool]) -> list[Option]:
     """Return what a reply may mean.
 
@@ -116,7 +127,8 @@ async def verdict(
         beside: what the user was told to say, and takes no edge: it is one of the answers.
     """
     scene = scene or conversation.scene
-    options = [Option(one.number, put(scene, one.speech, one.number, COMPARED)) for one in edges]
+    meant = [(one, one.number) for one in edges] + [(one, None) for one in _closed(scene)]
+    options = [Option(to, put(scene, one.speech, one.number, COMPARED)) for one, to in meant]
     options = able(reply, options, conversation.cast.closes)
     if beside is not None:
         options.append(Option(None, put(scene, beside, "beside", COMPARED)))

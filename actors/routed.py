@@ -167,8 +167,10 @@ class RoutedConversation(Conversation):
         return any(recall_l(text, line) >= BORROWED for line in long)
 
     def _again(self, text: str) -> bool:
-        """Whether a user's words hold a whole sentence that they have said before."""
+        """Whether a user says just the same as last, or a whole sentence that they said before."""
         mine = [turn.text for turn in self.turns if turn.role == "user"]
+        if mine and words(text) == words(mine[-1]):
+            return True
         said = {words(line) for one in mine for line in sentences(one)}
         lines = [words(line) for line in sentences(text)]
         return any(len(line) >= SENTENCE - 1 and line in said for line in lines)

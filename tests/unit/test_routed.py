@@ -143,6 +143,13 @@ async def test_whoever_takes_their_leave_is_gone() -> None:
     assert left.turns[-1].state == "left"
 
 
+async def test_what_a_closed_edge_stands_for_is_no_other_one() -> None:
+    asked = Talk({**SUPPER, 1: "Do you have work for me?", 3: SUPPER[1]})
+    dialogue = await talk(asked, manager=RougeManager(0.0), max_turns=6)
+    assert dialogue.turns[1].edge == -1
+    assert dialogue.turns[3].intent == "want_supper"
+
+
 async def test_nobody_leaves_without_a_word_of_it() -> None:
     """To stay is as like to leave as can be, and a reply that is taken so ends the dialogue."""
     alike = Talk({**SUPPER, 3: "I've changed my mind, I'm not leaving.", 5: SUPPER[3]})
@@ -160,6 +167,8 @@ async def test_what_an_example_is_about_or_was_said_before_is_said_no_more() -> 
     dialogue = await talk(Talk({**SUPPER, **said}))
     assert dialogue.turns[1].rejected == (borrowed,)
     assert dialogue.turns[5].rejected == (again,)
+    same = await talk(Talk({**SUPPER, 3: [str(SUPPER[1]), str(SUPPER[3])]}))
+    assert same.turns[3].rejected == (SUPPER[1],)
     assert dialogue.stop_reason is StopReason.ENDED
 
 
