@@ -96,7 +96,7 @@ class RoutedConversation(Conversation):
         if trait == "gives_up":
             await self._aside(trait)
             return StopReason.GAVE_UP
-        edges = self.scene.routable_edges()
+        edges = self._ways()
         if not edges:
             return StopReason.NO_EDGE
         edge, leave = await self._reply(edges, trait)
@@ -193,6 +193,13 @@ class RoutedConversation(Conversation):
         return max(1, self.cast.patience - ("impatient" in self.plan.traits))
 
     # -- the user's side
+
+    def _ways(self) -> Sequence[Edge]:
+        """Return the edges that a reply may take: a choice is taken back once, not to and fro."""
+        edges, known = self.scene.routable_edges(), self.cast.domain.edges
+        if any(turn.edge >= 0 and known[turn.edge].revises for turn in self.turns):
+            return [edge for edge in edges if not edge.revises]
+        return edges
 
     async def _reply(self, edges: Sequence[Edge], trait: str) -> tuple[Edge | None, bool]:
         """Let the user speak; return the edge that was taken, and whether they took their leave."""

@@ -150,6 +150,14 @@ async def test_what_a_closed_edge_stands_for_is_no_other_one() -> None:
     assert dialogue.turns[3].intent == "want_supper"
 
 
+async def test_a_choice_is_taken_back_once() -> None:
+    back, forth = "Actually, I'd rather have the leek pie.", "Wait, I'll take the stew after all."
+    dialogue = await talk(Talk({**SUPPER, 7: back, 9: forth}), max_turns=12)
+    assert dialogue.turns[7].intent == "take_pie"
+    assert dialogue.turns[10].state == "ask_crust"
+    assert "take_stew" not in [turn.intent for turn in dialogue.turns[8:]]
+
+
 async def test_nobody_leaves_without_a_word_of_it() -> None:
     """To stay is as like to leave as can be, and a reply that is taken so ends the dialogue."""
     alike = Talk({**SUPPER, 3: "I've changed my mind, I'm not leaving.", 5: SUPPER[3]})
