@@ -23,7 +23,7 @@ from specs.joining import joined
 from specs.plan import PlanSource
 from specs.records import dump_json
 from specs.scene import Calling, CallResult, Scene
-from specs.words import Vocabulary, words
+from specs.words import Vocabulary, holds, words
 
 if TYPE_CHECKING:
     from actors.conversation import Conversation
@@ -111,6 +111,10 @@ class Cast:
         if key not in self._shots:
             self._shots[key] = render_shots(speech, count)
         return self._shots[key]
+
+    def closes(self, said: str) -> bool:
+        """Whether words hold one of the domain's phrases of leave-taking."""
+        return holds(said, self.closing)
 
     def literals(self, speech: Speech) -> list[str]:
         """Return a speech's references without what their templates fill in, found once."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from actors.cast import Cast
 from actors.manager import RougeManager
@@ -71,6 +72,7 @@ class Conversation:
         self.taking: Edge | None = None  # the edge that the user's words are to take
         self.stays = 0  # how often in a row the agent has come back to one point
         self._confirmed = 0
+        self.managed = 0  # tokens that the manager has written about the turn to come
         self._attempt = attempt
         self._logged = {turn.index: turn for turn in logged}
         self._on_turn = on_turn
@@ -190,7 +192,7 @@ class Conversation:
             edge=edge.number if heard is None else -1,
             slots=spoken.slots,
             memory=scene.memory,
-            routing=noted or None,
+            routing=noted | self.managing() or None,
             **spoken.record,
         )
         await self._said(turn, new=logged is None)
@@ -261,7 +263,7 @@ class Conversation:
             state=scene.node,
             slots=spoken.slots,
             memory=scene.memory,
-            routing=self.manner.noted() or None,
+            routing=self.manner.noted() | self.managing() or None,
             **spoken.record,
         )
         await self._said(turn, new=logged is None)
@@ -341,6 +343,7 @@ class Conversation:
         self.said_by[turn.role].append(words(turn.text))
         self.scene.heard = turn.text
         self.scene.turn += 1
+        self.managed = 0
         if new:
             await self._on_turn(turn)
 
@@ -349,7 +352,7 @@ class Conversation:
     async def confirm(self, side: Side, text: str) -> Sequence[CheckResult]:
         """Return the policy's own checks on words that passed all others.
 
-        What a vague user says, or has wrong, must not be what an open edge stands for, as the
+        What a vague user says, or has wrong, must be less like what an open edge stands for, as the
         manager takes it; what corrects the agent must be nearer to what was meant, and what says
         two things at once must stand for both.
         """
@@ -363,9 +366,17 @@ class Conversation:
         self._confirmed += 1  # every candidate is a question of its own
         manager = self.cast.manager or RougeManager()
         edges = self.scene.routable_edges()
-        found = await verdict(self, manager, text, edges, self._confirmed)
+        beside = aside(self.cast.domain, self.manner, trait)
+        found = await verdict(self, manager, text, edges, self._confirmed, beside=beside)
         acts = found.edge is None and self.manner.errs(text, self.scene.scope())
         return (result(trait, found.score, acts),)
+
+    def managing(self) -> dict[str, Any]:
+        """Return what a turn records of a model that was asked about it; nothing of others."""
+        manager = self.cast.manager
+        if manager is None or not self.managed:
+            return {}
+        return {"manager": manager.kind, "tokens": self.managed}
 
     def system(self, side: Side) -> str:
         """Return the side's system message, rendered once a dialogue."""

@@ -39,9 +39,13 @@ Embed = Callable[[tuple[str, ...]], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An open edge, by its number, and how people put what it stands for."""
+    """An open edge, by its number, and how people put what it stands for.
 
-    edge: int
+    Attributes:
+        edge: None for what is known to take none.
+    """
+
+    edge: int | None
     texts: tuple[str, ...]
 
 
@@ -183,7 +187,7 @@ def _number(text: str) -> int:
     return found if isinstance(found, int) and not isinstance(found, bool) else 0
 
 
-def _pairs(question: Question) -> list[tuple[int, str]]:
+def _pairs(question: Question) -> list[tuple[int | None, str]]:
     return [(option.edge, text) for option in question.options for text in option.texts]
 
 

@@ -72,6 +72,7 @@ class Manner:
         closing: phrases of which one is to be said; empty where none is.
         fact: what is to be said wrongly; None where nothing is.
         unheard: what is to be corrected: the edge that was meant, and the one it was taken for.
+        meant: what they said of it before, which a person says again.
         then: the edge that is said as well, before it is asked for; None where one is said.
     """
 
@@ -81,6 +82,7 @@ class Manner:
     closing: tuple[tuple[str, ...], ...] = ()
     fact: Fact | None = None
     unheard: Misheard | None = None
+    meant: str = ""
     then: Edge | None = None
 
     @property
@@ -218,6 +220,7 @@ def manner(domain: Domain, plan: Plan, scene: Scene, turns: Sequence[Turn], trai
         closing=closing if trait == "gives_up" else (),
         fact=mistaken(scene, turns) if trait == "wrong_fact" else None,
         unheard=to_correct(domain, turns) if corrects else None,
+        meant=turns[-2].text if corrects else "",
     )
 
 

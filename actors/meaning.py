@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from actors.manager import Manager, Option, Question, Verdict
 from actors.manners import cuts
 from specs.ahead import behind, open_ahead
-from specs.domain import Edge
+from specs.domain import Edge, Speech
 from specs.errors import ExpressionError
 from specs.scene import Scene, SceneError
 from specs.seeds import shuffled
@@ -17,26 +17,30 @@ if TYPE_CHECKING:
     from actors.conversation import Conversation
 
 
-COMPARED = 8
+COMPARED = 10
 """References of an edge that a reply is held against: short answers count as much as long ones."""
 
 CUTS = 8
 """Places at which a reply is cut in two at most: each is two questions to the manager."""
 
 
-def put(scene: Scene, edge: Edge, count: int) -> tuple[str, ...]:
-    """Return how people put what an edge stands for: references that suit the document."""
+def put(scene: Scene, speech: Speech, name: object, count: int) -> tuple[str, ...]:
+    """Return how people put what a speech says: references that suit the document.
+
+    Args:
+        name: tells the draws for this speech from those for others, such as an edge's number.
+    """
     texts: list[str] = []
     try:
-        settled = scene.settle(edge.speech, "user")
+        settled = scene.settle(speech, "user")
     except (ExpressionError, SceneError):
         return ()
     held = scene.slots
-    order = shuffled(edge.speech.references, scene.plan.walk_id, scene.turn, "put", edge.number)
+    order = shuffled(speech.references, scene.plan.walk_id, scene.turn, "put", name)
     for reference in order:
         try:
-            scene.slots = scene.reference_slots(edge.speech, "user", reference, settled)
-            text = reference.say.render(scene.scope(), scene.draws("put", edge.number))
+            scene.slots = scene.reference_slots(speech, "user", reference, settled)
+            text = reference.say.render(scene.scope(), scene.draws("put", name))
         except (ExpressionError, SceneError):
             continue
         finally:
@@ -81,6 +85,31 @@ async def pair_of(
     return pair, score
 
 
+def _closed(scene: Scene) -> list[Edge]:
+    """Return the edges from here that cannot be taken now: what they stand for takes none.
+
+    Else "I need work" would be a supper for who may only ask for that.
+    """
+    ways = scene.routable_edges()
+    taken, known = {edge.number for edge in ways}, {edge.intent for edge in ways}
+    here = scene.domain.edges_from(scene.node)
+    return [edge for edge in here if edge.number not in taken and edge.intent not in known]
+
+
+def able(reply: str, options: Sequence[Option], closes: Callable[[str], bool]) -> list[Option]:
+    """Return what a reply may mean.
+
+    What nobody says without a phrase of leave-taking is not meant without one: to leave is as like
+    to stay as can be.
+
+    Args:
+        closes: whether words hold such a phrase.
+    """
+    if closes(reply):
+        return list(options)
+    return [one for one in options if not all(map(closes, one.texts))]
+
+
 async def verdict(
     conversation: Conversation,
     manager: Manager,
@@ -88,17 +117,23 @@ async def verdict(
     edges: Sequence[Edge],
     about: object = "",
     scene: Scene | None = None,
+    beside: Speech | None = None,
 ) -> Verdict:
-    """Return which of the edges a reply takes, by a manager.
+    """Return which of the edges a reply takes, by a manager; the turn's record tells what it cost.
 
     Args:
         about: tells this question from others on the same turn.
         scene: where the edges start; where the conversation is if None.
+        beside: what the user was told to say, and takes no edge: it is one of the answers.
     """
     scene = scene or conversation.scene
-    options = [Option(edge.number, put(scene, edge, COMPARED)) for edge in edges]
+    meant = [(one, one.number) for one in edges] + [(one, None) for one in _closed(scene)]
+    options = [Option(to, put(scene, one.speech, one.number, COMPARED)) for one, to in meant]
+    options = able(reply, options, conversation.cast.closes)
+    if beside is not None:
+        options.append(Option(None, put(scene, beside, "beside", COMPARED)))
     cards = conversation.cast.cards
-    return await manager.route(
+    found = await manager.route(
         Question(
             id=f"{conversation.plan.walk_id}:{scene.turn}:route{about}",
             dialogue=conversation.plan.walk_id,
@@ -108,3 +143,5 @@ async def verdict(
             options=tuple(option for option in options if option.texts),
         )
     )
+    conversation.managed += found.tokens
+    return found

@@ -18,7 +18,7 @@ from actors.conversation import Conversation
 from actors.filling import fill
 from actors.manager import Manager, Verdict
 from actors.manners import aside, revising
-from actors.meaning import pair_of, put, verdict
+from actors.meaning import COMPARED, pair_of, put, verdict
 from actors.prompts import flat
 from actors.speaking import IN_ROLE, REFERENCES
 from specs.ahead import THEN, take_both, then_of
@@ -28,10 +28,10 @@ from specs.errors import ExpressionError
 from specs.expressions import Template
 from specs.mishearing import misheard
 from specs.records import CheckResult, StopReason, Turn
-from specs.rouge import rouge_l
+from specs.rouge import recall_l, rouge_l
 from specs.scene import Scene
 from specs.traits import ASIDES
-from specs.words import find, sentences, words
+from specs.words import sentences, words
 
 _FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
@@ -72,6 +72,12 @@ def _manager(cast: Cast) -> Manager:
 COPIED = 0.7
 """ROUGE-L with an example, or with the goal, from which on a free utterance is taken for a copy."""
 
+BORROWED = 0.8
+"""Share of an example's sentence, in its order, from which on it is taken for said again."""
+
+SENTENCE = 5
+"""Words of a sentence that tells whose it is."""
+
 ROLE = 0.6
 """Cosine with the other side's lines from which on words may be out of role.
 
@@ -90,7 +96,7 @@ class RoutedConversation(Conversation):
         if trait == "gives_up":
             await self._aside(trait)
             return StopReason.GAVE_UP
-        edges = self.scene.routable_edges()
+        edges = self._ways()
         if not edges:
             return StopReason.NO_EDGE
         edge, leave = await self._reply(edges, trait)
@@ -120,7 +126,10 @@ class RoutedConversation(Conversation):
         if lent := self._lent(side):
             spoken = [text, *sentences(text)]
             copied = max(rouge_l(said, one) for said in spoken for one in lent)
-            told.append(result("not_copied", round(copied, 4), copied < COPIED))
+            own = copied < COPIED and not self._borrows(side, text)
+            told.append(result("not_copied", round(copied, 4), own))
+        if side == "user":
+            told.append(result("not_again", None, not self._again(self.manner.bare(text))))
         agent = [*cast.literals(cast.domain.states[scene.speaking].speech)]
         user = [line for edge in self._around() for line in cast.literals(edge.speech)]
         if (fact := self.manner.fact) is not None:  # until the user speaks again
@@ -148,6 +157,24 @@ class RoutedConversation(Conversation):
         said = [*told, *(shot.say for shot in cast.shots(side, speech))]
         return [*said, self.plan.goal] if side == "user" else said
 
+    def _borrows(self, side: Side, text: str) -> bool:
+        """Whether a user's words hold a sentence of what their examples are about."""
+        if side != "user":
+            return False
+        shots = self.cast.shots(side, self.cast.domain.user.speech)
+        shown = (line for shot in shots for line in sentences(f"{shot.instruction} {shot.say}"))
+        long = (line for line in shown if len(words(line)) >= SENTENCE)
+        return any(recall_l(text, line) >= BORROWED for line in long)
+
+    def _again(self, text: str) -> bool:
+        """Whether a user says just the same as last, or a whole sentence that they said before."""
+        mine = [turn.text for turn in self.turns if turn.role == "user"]
+        if mine and words(text) == words(mine[-1]):
+            return True
+        said = {words(line) for one in mine for line in sentences(one)}
+        lines = [words(line) for line in sentences(text)]
+        return any(len(line) >= SENTENCE - 1 and line in said for line in lines)
+
     def _around(self) -> Sequence[Edge]:
         """Return the edges whose lines a user says about now: those ahead, and the last taken."""
         edges = [*self.cast.domain.edges_from(self.scene.node)]
@@ -167,11 +194,19 @@ class RoutedConversation(Conversation):
 
     # -- the user's side
 
+    def _ways(self) -> Sequence[Edge]:
+        """Return the edges that a reply may take: a choice is taken back once, not to and fro."""
+        edges, known = self.scene.routable_edges(), self.cast.domain.edges
+        if any(turn.edge >= 0 and known[turn.edge].revises for turn in self.turns):
+            return [edge for edge in edges if not edge.revises]
+        return edges
+
     async def _reply(self, edges: Sequence[Edge], trait: str) -> tuple[Edge | None, bool]:
         """Let the user speak; return the edge that was taken, and whether they took their leave."""
         scene = self.scene
         logged, held = self._logged.get(scene.turn), scene.slots
-        spoken = await self._spoken("user", self._speech_of(trait), logged)
+        speech = self._speech_of(trait)
+        spoken = await self._spoken("user", speech, logged)
         scene.slots = spoken.slots
         errs = logged is None and self.manner.errs(spoken.text, scene.scope())
         scene.slots = held  # what was said before still stands where nothing new is understood
@@ -180,9 +215,10 @@ class RoutedConversation(Conversation):
             if edge is not None:
                 scene.slots = logged.slots
             await self._said(logged, new=False)
-            return edge, self._closes(logged.text)
+            return edge, self.cast.closes(logged.text)
         said = self.manner.bare(spoken.text)
-        found = await verdict(self, _manager(self.cast), said, edges)
+        beside = speech if trait in ASIDES else None
+        found = await verdict(self, _manager(self.cast), said, edges, beside=beside)
         edge = self.cast.domain.edges[found.edge] if found.edge is not None else None
         spoken = await self._corrected(spoken)
         noted = self.manner.noted()
@@ -223,7 +259,7 @@ class RoutedConversation(Conversation):
             noted = {"meant": edge.number, "heard": heard.number}
             turn = replace(turn, edge=-1, routing=routing | noted)
         await self._said(turn, new=True)
-        return edge, self._closes(spoken.text)
+        return edge, self.cast.closes(spoken.text)
 
     def _speech_of(self, trait: str) -> Speech:
         """Return how the user speaks on a turn on which that trait acts, if one does."""
@@ -253,12 +289,13 @@ class RoutedConversation(Conversation):
         card = self.cast.domain.user
         if edge is None:
             return card.speech
-        texts = put(self.scene, edge, REFERENCES)
+        count = COMPARED if self.manner.brief else REFERENCES  # of more, the shortest
+        texts = put(self.scene, edge.speech, edge.number, count)
         if then is not None:
             wish = [_told(one.speech.say, self.scene) for one in (edge, then) if one.speech.say]
             told = " ".join([*wish, self.manner.told]).strip()
             self.manner = replace(self.manner, told=told)
-            others = put(self.scene, then, REFERENCES)
+            others = put(self.scene, then.speech, then.number, REFERENCES)
             texts = tuple(f"{one} {other}" for one, other in zip(texts, others, strict=False))
         where = card.speech.say.where if card.speech.say is not None else edge.where
         references = (Reference(Template(text, where), {}, where) for text in texts)
@@ -279,13 +316,7 @@ class RoutedConversation(Conversation):
         routing: dict[str, Any] = {"manager": kind, "score": found.score}
         if found.text:
             routing["like"] = found.text
-        if found.tokens:
-            routing["tokens"] = found.tokens
-        return routing
-
-    def _closes(self, said: str) -> bool:
-        spoken = words(said)
-        return any(find(phrase, spoken) >= 0 for phrase in self.cast.closing)
+        return routing | self.managing()
 
     # -- the agent's side
 

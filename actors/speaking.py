@@ -192,8 +192,9 @@ class Utterer:
         finished = candidate.finish_reason != "length"
         if self.manner.brief:
             self.references()  # tells how few words a person needs
-            short = shortened(said, self._most)
-            finished, said = finished or short != said, short
+            if self.manner.fact is None:  # half of what somebody has wrong tells nothing
+                short = shortened(said, self._most)
+                finished, said = finished or short != said, short
         checks = self._checks(said, slots, finished)
         judged = Judged(said, slots, together(checks))
         if judged.passed:
@@ -260,6 +261,8 @@ class Utterer:
             self._order = self._in_order()
             turns = self.conversation.turns
             self._said_before = {turn.text for turn in turns if turn.role == self.side}
+            if self.manner.meant:  # to put it otherwise might be to mean something else
+                self._fresh.append((self.manner.meant, self.settled))
         for reference in self._order if len(self._fresh) < count else ():
             rendered = self._rendered(reference)
             if rendered is not None:

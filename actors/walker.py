@@ -300,7 +300,7 @@ class Walker:
             self._free.set()
         self.stats.turns += 1
         self.stats.reference_turns += turn.source == "reference"
-        self.stats.completion_tokens += turn.completion_tokens
+        self.stats.completion_tokens += turn.completion_tokens + turn.managed_tokens
 
     async def _renew(self) -> None:
         while True:

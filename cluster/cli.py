@@ -113,7 +113,8 @@ def domain_show(
     "traits",
     multiple=True,
     metavar="NAME[=SHARE]",
-    help="Users who are so (terse, vague, impatient, gives_up, changes_mind); may come again.",
+    help="Users who are so (terse, vague, impatient, gives_up, changes_mind, wrong_fact, "
+    "corrects_agent, two_intents); may come again.",
 )
 def domain_rehearse(
     path: str,

@@ -236,12 +236,13 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def _routed(routing: Mapping[str, Any]) -> str:
     """Return how the dialogue found its way at a turn, in words where they are known."""
-    if "manager" not in routing:
+    if "score" not in routing:  # the edge was drawn
         return "routed: " + _short(routing)
     told = f"the {routing['manager']} manager: "
     like, score = routing.get("like"), routing.get("score")
     told += f"like {_short(like)}" if like else "what it names" if score is None else "like none"
-    return told if score is None else f"{told} ({score:.2f})"
+    told = told if score is None else f"{told} ({score:.2f})"
+    return f"{told}, {routing['tokens']} tokens" if "tokens" in routing else told
 
 
 def _short(value: Any) -> str:

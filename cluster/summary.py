@@ -51,6 +51,7 @@ class Summary:
     completion_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    managed_tokens: int = 0
 
     @property
     def ended(self) -> float:
@@ -78,6 +79,7 @@ class Summary:
             self.completion_tokens += turn.completion_tokens
             self.prompt_tokens += turn.prompt_tokens
             self.cached_tokens += turn.cached_tokens
+            self.managed_tokens += turn.managed_tokens
 
 
 def _intent(turn: Turn) -> str:
@@ -113,6 +115,8 @@ def lines(summary: Summary, by_name: bool = True) -> list[str]:
             f"tokens: {summary.completion_tokens} written, {summary.prompt_tokens} read "
             f"({summary.cached_tokens / summary.prompt_tokens:.0%} from the prefix cache)"
         )
+    if summary.managed_tokens:
+        out.append(f"the manager: {summary.managed_tokens} tokens written besides")
     if by_name:
         for title, table in (("intent", summary.intents), ("state", summary.states)):
             out.append(f"own words by {title}:")

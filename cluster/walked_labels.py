@@ -15,7 +15,7 @@ from specs.parts import read_dialogues
 from specs.replay import source_of
 from trainer.consistency import follow
 from trainer.labelled import Labelled
-from trainer.measures import own_agent_turns, subgoal_references
+from trainer.measures import other_references, own_agent_turns, subgoal_references
 
 
 def is_run(path: Path) -> bool:
@@ -45,7 +45,8 @@ def walked_labels(path: Path) -> list[Labelled]:
                 references[name] = (*references.get(name, ()), text)
             turn = replayed.turn
             label = turn.state if turn.state in references else None
-            turns.append(Labelled(dialogue.walk_id, turn.text, label, references, True))
+            others = tuple(other_references(domain, replayed))
+            turns.append(Labelled(dialogue.walk_id, turn.text, label, references, True, others))
     if not turns:
         message = "there is no turn of the agent in a model's own words"
         raise InputError([Finding(Where(str(path)), message)])

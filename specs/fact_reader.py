@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Final, cast
 
 from specs import yaml_source as source
+from specs.checks import says
 from specs.domain import CheckCall, Fact, Slot, SlotType, Speech
-from specs.expressions import Expression
+from specs.errors import ExpressionError
+from specs.expressions import Expression, Template
 from specs.reading import TYPES, Reader
 from specs.speech_reader import SPEECH_KEYS, read_speech
 
 _ANSWER: Final = "the answer that sets it right"
 _CLAIM: Final = "what the user has wrong"
+_WRONG: Final = ("slots", "wrong")
+_RIGHT: Final = ("reply", "right")
 _KEYS: Final = SPEECH_KEYS | {"when", "type", "right", "wrong", "answer"}
 
 
@@ -49,6 +53,15 @@ def _fact(reader: Reader, node: source.Node, number: int) -> Fact | None:
     said = Expression("slots.wrong", wrong.where)
     when = reader.expression(items["when"]) if "when" in items else None
     claim = read_speech(reader, mapping, "", _CLAIM)
+    putting_right = read_speech(reader, answer, "", _ANSWER)
+    for one in claim.references:
+        if _WRONG not in one.say.paths:
+            hint = "put {{ slots.wrong }} into it"
+            reader.error(one.say.where, f"this reference of {_CLAIM} does not say it", hint)
+    for one in putting_right.references:
+        if not _tells(one.say, right):
+            hint = "put {{ reply.right }} into it"
+            reader.error(one.say.where, f"this reference of {_ANSWER} does not say what is", hint)
     return Fact(
         number=number,
         when=when,
@@ -57,12 +70,22 @@ def _fact(reader: Reader, node: source.Node, number: int) -> Fact | None:
         claim=_holding(claim, Slot("wrong", kind, wrong.where, value=drawn), said),
         answer=_holding(
             # The check reads the fact itself: what an agent speaks from, it is shown in training.
-            read_speech(reader, answer, "", _ANSWER),
+            putting_right,
             Slot("right", kind, right.where, value=right),
             right,
         ),
         where=mapping.where,
     )
+
+
+def _tells(said: Template, right: Expression) -> bool:
+    """Whether words hold what is right: as the reply, as the fact has it, or as it stands there."""
+    if said.paths & {_RIGHT, *right.paths}:
+        return True
+    try:
+        return not right.paths and says(said.source, right.evaluate({}))
+    except ExpressionError:
+        return True  # it cannot be evaluated anyway, which the checker tells
 
 
 def _holding(speech: Speech, slot: Slot, said: Expression) -> Speech:

@@ -132,6 +132,11 @@ class Turn:
         # is a tenth of a walker's work.
         return Turn, _turn_values(self)
 
+    @property
+    def managed_tokens(self) -> int:
+        """Tokens that a manager wrote about it: they are no part of `completion_tokens`."""
+        return int((self.routing or {}).get("tokens", 0))
+
 
 _turn_values = attrgetter(*Turn.__slots__)
 

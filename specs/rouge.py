@@ -17,6 +17,12 @@ def rouge_l(hypothesis: str, reference: str) -> float:
     return rouge_l_words(words(hypothesis), words(reference))
 
 
+def recall_l(hypothesis: str, reference: str) -> float:
+    """Return ROUGE-L's recall in [0, 1]: the share of the reference's words that are held."""
+    held = words(reference)
+    return LCSseq.similarity(words(hypothesis), held) / len(held) if held else 0.0
+
+
 def rouge_l_words(hypothesis: Sequence[str], reference: Sequence[str]) -> float:
     """Return the same for texts that are words already."""
     if not hypothesis or not reference:

@@ -130,6 +130,9 @@ def read_echo(reader: Reader, mapping: source.Mapping) -> Expression | None:
         hint = "leave `echo` out: only what has no slots can be misheard"
         reader.error(node.where, "`echo` of what has slots", hint)
         return None
+    if "{{" in text or "{%" in text:
+        reader.error(node.where, "`echo` is no template", "write the words, such as: the eel stew")
+        return None
     return Expression(dump_json(text), node.where)
 
 

@@ -19,6 +19,7 @@ from specs.traits import TRAITS
 BUILT_IN = Path(__file__).parent / "traits.yaml"
 
 _MISHEARD: Final = "misheard"
+_HEARD: Final = ("reply", "misheard")
 
 CLOSING = ("goodbye", "bye", "farewell", "I give up", "I have to go")
 """How people take their leave where a domain has no `closing`."""
@@ -62,6 +63,11 @@ def read_traits(reader: Reader, node: source.Node | None, closing: Sequence[str]
             given = reader.mapping(given.items[_MISHEARD], f"`{_MISHEARD}`", SPEECH_KEYS)
             own = read_speech(reader, given, "", f"`{_MISHEARD}`")
             mishearing = override(mishearing, own, given)
+            for reference in own.references:
+                if _HEARD not in reference.say.paths:
+                    hint = "put {{ reply.misheard }} into it"
+                    message = "this reference does not say back what was misheard"
+                    reader.error(reference.say.where, message, hint)
     facts = read_facts(reader, items.get("wrong_fact"))
     return Manners(frozenset(forbidden), speeches, facts, mishearing)
 

@@ -162,6 +162,12 @@ def _stands(word: str, spoken: str) -> bool:
     return word >= _HANGUL and spoken.startswith(word) and spoken[len(word) :] in _PARTICLES
 
 
+def holds(text: str, phrases: Iterable[tuple[str, ...]]) -> bool:
+    """Whether a text holds one of the phrases, which are words already."""
+    spoken = words(text)
+    return any(find(phrase, spoken) >= 0 for phrase in phrases)
+
+
 def sentences(text: str) -> list[str]:
     """Return the sentences of a text, as far as their marks tell."""
     return _SENTENCE_END.split(text)

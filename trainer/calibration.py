@@ -1,10 +1,11 @@
 """From which likeness on does a reference name what was said? Found on labelled turns.
 
 A turn is taken for the label of the reference that it is most like, if it is at least as like as
-the threshold; else for none. Precision is of the labels given, recall of those there were. The
-threshold, and with it the measure, is chosen on one half of the dialogues, and what it is worth is
-said of the other half alone: no dialogue is in both. Labels whose references are equally like are
-one: replies that two labels share tell nobody apart.
+the threshold; else for none, and so is what is more like a text that stands for no label. Precision
+is of the labels given, recall of those there were. The threshold, and with it the measure, is
+chosen on one half of the dialogues, and what it is worth is said of the other half alone: no
+dialogue is in both. Labels whose references are equally like are one: replies that two labels share
+tell nobody apart.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from trainer.bootstrap import Floats, Interval, Resamples
 from trainer.labelled import Labelled
-from trainer.likeness import Alike
+from trainer.likeness import EQUAL, Alike
 
 TRIED: tuple[float, ...] = tuple(step / 100 for step in range(1, 100))
 
@@ -33,7 +34,7 @@ class Likeness:
     """How like each turn is to the references, shape (turns,) each.
 
     Attributes:
-        best: to the nearest reference of any label.
+        best: to the nearest reference of any label; -1 where one that stands for none is nearer.
         own: to the nearest of its own label; -1 where it has none.
     """
 
@@ -43,7 +44,7 @@ class Likeness:
     def counts(self, threshold: float) -> Floats:
         """Return of each turn: right, given a label, has a label; shape (turns, 3)."""
         given = self.best >= threshold
-        right = given & (self.own >= self.best - 1e-6)
+        right = given & (self.own >= self.best - EQUAL)
         return np.stack([right, given, self.own >= 0], axis=1).astype(np.float64)
 
 
@@ -55,15 +56,18 @@ def likeness(turns: Sequence[Labelled], alike: Alike) -> Likeness:
             alike.expect([text for one in turns[place : place + _BLOCK] for text in _texts(one)])
         labels = [label for label, texts in turn.references.items() for _ in texts]
         scores = alike(turn.text, _texts(turn)[1:])
-        best[place] = max(scores, default=0.0)
+        best[place] = max(scores[: len(labels)], default=0.0)
+        if max(scores[len(labels) :], default=0.0) > best[place] + EQUAL:
+            best[place] = -1.0
         if turn.label is not None:
-            pairs = zip(labels, scores, strict=True)
+            pairs = zip(labels, scores, strict=False)
             own[place] = max(score for label, score in pairs if label == turn.label)
     return Likeness(best, own)
 
 
 def _texts(turn: Labelled) -> list[str]:
-    return [turn.text, *(text for texts in turn.references.values() for text in texts)]
+    references = (text for texts in turn.references.values() for text in texts)
+    return [turn.text, *references, *turn.others]
 
 
 # -- how good a threshold is

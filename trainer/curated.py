@@ -16,7 +16,7 @@ from trainer.split import SPLITS
 
 SUMMARY = "summary.json"
 FORMAT = "duologue-curated"
-WAY = "2"
+WAY = "3"
 """Goes up when the same dialogues and settings would be curated otherwise than before."""
 
 HINT = "Play some first: duologue generate RUN.toml"

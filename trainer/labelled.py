@@ -32,6 +32,7 @@ class Labelled:
     Attributes:
         label: a key of `references`; None where none fits.
         edited: it is not just a reference said again.
+        others: what stands for no label; a turn that is more like one of these has none.
     """
 
     dialogue: str
@@ -39,6 +40,7 @@ class Labelled:
     label: str | None
     references: Mapping[str, tuple[str, ...]]
     edited: bool
+    others: tuple[str, ...] = ()
 
 
 def read_labelled(path: Path) -> list[Labelled]:

@@ -5,7 +5,7 @@ Invariants: a likeness lies in [0, 1] and depends on the two texts and the model
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from specs.rouge import rouge_l_words
@@ -24,6 +24,9 @@ best at 0.77, with F1 0.89 behind ROUGE-L's 0.94 at 0.33. ROUGE-L at 0.55 has 0.
 turns are replies that were clicked; in the words of two models, whose states are known, it has 0.59
 and 0.79, and 0.33 has 0.77 and 0.85. Hence the published threshold stays.
 """
+
+EQUAL = 1e-6
+"""Likenesses that differ by less are one."""
 
 KEPT = 20_000
 """Texts whose vectors are kept, 1.5 KB each."""
@@ -81,15 +84,22 @@ class SubgoalGauge:
         given = section.threshold
         self.threshold = THRESHOLDS[section.measure] if given is None else given
 
-    def named(self, text: str, references: Sequence[tuple[str, str]]) -> set[str]:
+    def named(
+        self, text: str, references: Sequence[tuple[str, str]], others: Iterable[str] = ()
+    ) -> set[str]:
         """Return whose reference a text is most like, where that is like enough.
 
         Args:
             references: names with a text each. Those that are equally near are all returned.
+            others: what stands for no name; what is more like one of these has none. They are not
+                looked at where no name is near enough.
         """
         scores = self.alike(text, [reference for _, reference in references])
         best = max(scores, default=0.0)
         if best < self.threshold or best <= 0:
             return set()
+        nearer = best + EQUAL  # nothing is nearer than what is said word for word
+        if nearer < 1 and max(self.alike(text, list(others)), default=0.0) > nearer:
+            return set()
         pairs = zip(references, scores, strict=True)
-        return {name for (name, _), score in pairs if score >= best - 1e-6}
+        return {name for (name, _), score in pairs if score >= best - EQUAL}

@@ -138,7 +138,7 @@ def measure(followed: Followed, found: Sequence[Inconsistency], subgoals: Subgoa
         repetition=_repetition(spoken),
         inconsistencies=len(found),
         prompt_tokens=sum(turn.prompt_tokens for turn in turns),
-        completion_tokens=sum(turn.completion_tokens for turn in turns),
+        completion_tokens=sum(turn.completion_tokens + turn.managed_tokens for turn in turns),
     )
 
 
@@ -199,11 +199,24 @@ def own_agent_turns(followed: Followed) -> list[Replayed]:
 def subgoal_references(domain: Domain, replayed: Replayed) -> Iterator[tuple[str, str]]:
     """Yield the references of each subgoal's state with its name, as they read at a turn."""
     for name in domain.subgoals:
-        for reference in domain.states[name].speech.references:
-            try:
-                yield name, reference.say.render(replayed.scope)
-            except ExpressionError:
-                continue  # it speaks of what is not there yet, or draws its words
+        for text in _references(domain, name, replayed):
+            yield name, text
+
+
+def other_references(domain: Domain, replayed: Replayed) -> Iterator[str]:
+    """Yield the references of all other states, as they read at a turn: they say no subgoal."""
+    subgoals = frozenset(domain.subgoals)
+    for name in domain.states:
+        if name not in subgoals:
+            yield from _references(domain, name, replayed)
+
+
+def _references(domain: Domain, state: str, replayed: Replayed) -> Iterator[str]:
+    for reference in domain.states[state].speech.references:
+        try:
+            yield reference.say.render(replayed.scope)
+        except ExpressionError:
+            continue  # it speaks of what is not there yet, or draws its words
 
 
 def _subgoals_said(followed: Followed, gauge: SubgoalGauge) -> tuple[set[str] | None, set[str]]:
@@ -215,5 +228,7 @@ def _subgoals_said(followed: Followed, gauge: SubgoalGauge) -> tuple[set[str] | 
     sayable = {name for name in domain.subgoals if domain.states[name].speech.references}
     said: set[str] = set()
     for replayed in own:
-        said |= gauge.named(replayed.turn.text, list(subgoal_references(domain, replayed)))
+        references = list(subgoal_references(domain, replayed))
+        others = other_references(domain, replayed)
+        said |= gauge.named(replayed.turn.text, references, others)
     return (said if own else None), sayable

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from actors.manager import (
     RougeManager,
     Verdict,
 )
+from actors.meaning import able
 from actors.retrieval.embedding import load_embedder
 from actors.seat import Seat
 from cluster.single_engine import started
@@ -40,6 +42,7 @@ from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
 from specs.run_file import EngineSection, Profile
 from specs.scene import Scene
+from specs.words import holds, words
 
 REPLIES = Path(__file__).parent / "data" / "held_out_replies.jsonl"
 MODEL = os.environ.get("DUOLOGUE_BENCH_MANAGER", "smollm2-135m")
@@ -68,7 +71,9 @@ def items() -> list[Item]:
         )
         say = domain.states[row["state"]].speech.references[0].say.render(scope)
         names = (domain.agent.name, domain.user.name)
-        asked = Question(f"q{number}:0:route", f"q{number}", row["reply"], say, names, options)
+        closes = partial(holds, phrases=[words(one) for one in domain.closing])
+        may = tuple(able(row["reply"], options, closes))
+        asked = Question(f"q{number}:0:route", f"q{number}", row["reply"], say, names, may)
         found.append(Item(asked, row["intent"], domain))
     return found
 

@@ -110,7 +110,7 @@ async def test_two_intents_are_resumed_and_their_prompts_are_shown(policy: str) 
     source = PlanSource(2, policy, traits=ALL)
     keys: dict[str, Any] = {"source": source, "profile": PROFILE, "manager": RougeManager()}
     profiles: Any = {"user": PROFILE, "agent": PROFILE}
-    for index in range(3):
+    for index in range(6):
         plan = make_plan(domain, source, index)
         # What Talk says stands for nothing: a person's words for both stand in.
         keys["max_turns"] = 12

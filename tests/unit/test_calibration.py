@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,17 @@ def test_labels_with_the_same_reference_are_one() -> None:
     assert like.counts(1.01).tolist() == [[0, 0, 1], [0, 0, 1]]
 
 
+def test_what_is_more_like_a_text_of_no_label_has_none() -> None:
+    known = {"name": ("What is your name?",)}
+    other = ("What is your age?",)
+    said = [("What is your name?", "name"), ("What is your age?", None)]
+    plain = [Labelled(str(n), text, label, known, True) for n, (text, label) in enumerate(said)]
+    told = [replace(turn, others=other) for turn in plain]
+    assert likeness(plain, ByWords()).counts(0.33).tolist() == [[1, 1, 1], [0, 1, 0]]
+    assert likeness(told, ByWords()).counts(0.33).tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert likeness(told, ByWords()).counts(0.01).tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
 # -- what tells subgoals
 
 
@@ -126,6 +138,10 @@ def test_a_subgoal_is_named_by_the_nearest_reference_alone() -> None:
     assert gauge.named("What is your", references) == {"name", "age"}
     assert gauge.named("Sit down.", references) == set()
     assert gauge.named("What?", []) == set()
+    others = ["What is your trade?"]
+    assert gauge.named("What is your trade?", references) == {"name", "age"}
+    assert gauge.named("What is your trade?", references, others) == set()
+    assert gauge.named("What is your name?", references, others) == {"name"}
     assert SubgoalGauge(Subgoals(), letters).threshold == THRESHOLDS["rouge"]  # type: ignore[arg-type]
 
 

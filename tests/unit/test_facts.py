@@ -75,6 +75,31 @@ def test_what_is_said_wrongly_is_set_right_and_the_dialogue_goes_on(name: str, k
     assert count > 15
 
 
+@pytest.mark.parametrize("name", ["tavern", "healer"])
+@pytest.mark.parametrize("kind", ["hybrid", "routed"])
+def test_what_a_person_has_wrong_is_never_taken_for_an_answer(name: str, kind: Any) -> None:
+    """However near it comes to an edge's words: "eight cups" to "a cup", "the cook" to a dish."""
+    policy = PolicySection(kind=kind, manager="embedding", threshold=0.05)
+    shares = (("wrong_fact", 1.0), ("vague", 1.0))
+    dialogues = rehearse(open_domain(name), 30, 0, 1, policy, shares)
+    found = [one for each in dialogues for turn in each.turns for one in told(turn)]
+    assert len(found) > 40
+    assert all(passed for _, passed in found)
+
+
+def test_a_persons_words_have_to_say_what_is_wrong_and_what_is_right(tmp_path: Path) -> None:
+    fact = LETTERS.replace("turn > 2", "true")
+    silent = fact.replace("There are {{ slots.wrong }} letters in it.", "It is a long name.")
+    silent = silent.replace('"No, {{ reply.right }}, not', '"No, and not')
+    domain, findings = load_domain(write(tmp_path, TEXT + silent))
+    assert domain is None
+    claim, answer = sorted(findings, key=lambda one: one.where.line)
+    assert claim.hint == "put {{ slots.wrong }} into it"
+    assert answer.hint == "put {{ reply.right }} into it"
+    same = fact.replace("{{ reply.right }}, not", "{{ doc.title | length }}, not")
+    assert load_domain(write(tmp_path, TEXT + same))[0] is not None
+
+
 def test_the_agent_is_shown_what_is_right_before_it_learns_to_say_it() -> None:
     domain = open_domain("tavern")
     for dialogue in played("tavern", "walk"):
@@ -118,6 +143,21 @@ async def test_a_model_that_says_what_is_right_makes_way_for_a_person() -> None:
             assert any(check.name == "says" and check.passed for check in answer.checks)
             return
     pytest.fail("nobody had anything wrong")
+
+
+async def test_what_a_terse_user_has_wrong_is_not_cut_in_half() -> None:
+    domain = open_domain("tavern")
+    shares = (("terse", 1.0), ("wrong_fact", 1.0))
+    source, found = PlanSource(0, traits=shares), 0
+    said = "Four coppers, that is what you charge each night here, as my aunt has told me."
+    for index in range(12):
+        cast = make_cast(domain, Talk(dict.fromkeys(range(1, 9, 2), said)), source=source)
+        played = await Conversation(cast, make_plan(domain, source, index)).play()
+        for turn, _ in stated(domain, played):
+            assert "Four coppers." not in (turn.text, *turn.rejected)
+            assert len(turn.text.split()) > 3
+            found += 1
+    assert found
 
 
 def test_a_domain_without_facts_refuses_the_trait(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from cluster.rehearsal import rehearse
 from specs.engine import REFERENCE
+from specs.loader import open_domain
 from specs.records import CheckResult, Dialogue
 from specs.replay import source_of
-from specs.run_file import Subgoals
+from specs.run_file import PolicySection, Subgoals
 from tests.unit.kiosk import SEED, kiosk
 from trainer.consistency import Inconsistency, follow
 from trainer.likeness import SubgoalGauge
@@ -120,6 +121,17 @@ def test_the_reference_engine_shows_the_most_that_can_be_found() -> None:
     row = figures(replace(bought(), turns=perfect))
     assert (row["subgoals_said"], row["subgoals_said_relative"]) == (2, 1.0)
     assert row["own_share"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["tavern", "healer"])
+def test_a_perfect_agent_says_what_it_reaches_and_no_more(name: str) -> None:
+    """Questions are much alike: what the agent asks between subgoals must not be taken for one."""
+    domain, short = open_domain(name), 0
+    for dialogue in rehearse(domain, 40, 0, SEED, PolicySection(kind="routed", manager="rouge")):
+        row = measure(follow(dialogue, domain, source_of(dialogue, SEED)), (), GAUGE).columns()
+        assert row["subgoals_said"] == row["subgoals_reached"]
+        short += row["subgoals_relative"] != 1.0  # whoever leaves, or refuses, gets no further
+    assert short
 
 
 def test_what_the_user_makes_of_the_persona() -> None:

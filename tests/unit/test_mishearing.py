@@ -60,6 +60,7 @@ def test_what_is_misheard_is_corrected_and_then_understood(name: str, kind: str)
             assert meant.echo.source != heard.echo.source
             assert (again.edge, again.intent) == (meant.number, meant.intent)
             assert again.text != said.text
+            assert again.text.endswith(said.text)  # to say another thing is no correction
             assert heard.echo.evaluate({}) in again.text  # denied
             assert after.state in [case.to for case in meant.to]
             assert said.memory == back.memory == again.memory
@@ -162,6 +163,16 @@ def test_what_has_slots_cannot_be_said_back(tmp_path: Path) -> None:
     domain, findings = load_domain(write(tmp_path, text))
     assert domain is None
     assert "`echo` of what has slots" in "\n".join(map(str, findings))
+
+
+def test_an_echo_is_no_template_and_a_mishearing_says_it(tmp_path: Path) -> None:
+    text = TEXT.replace("  ask:\n", '  plain: {say: "Say yes.", echo: "{{ doc.title }}"}\n  ask:\n')
+    _, findings = load_domain(write(tmp_path, text))
+    assert "`echo` is no template" in [one.message for one in findings]
+    own = "traits: {corrects_agent: {misheard: {reference: ['What?']}}}\n"
+    _, findings = load_domain(write(tmp_path, f"{TEXT}{own}"))
+    [found] = [one for one in findings if one.severity == "error"]
+    assert found.hint == "put {{ reply.misheard }} into it"
 
 
 def test_a_domain_says_how_it_mishears(tmp_path: Path) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.cast import GO_ON, Cast
 from actors.conversation import Conversation
-from actors.manager import RougeManager
+from actors.manager import Question, RougeManager, Verdict
 from actors.policies import CONVERSATIONS
 from actors.reenact import exact_prompts
 from cluster.rehearsal import rehearse
+from cluster.summary import summarize
 from specs.checks import literals
 from specs.domain import Domain, Side
 from specs.engine import Answer, Candidate, Request
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
-from specs.records import Dialogue, StopReason, Turn
+from specs.records import Dialogue, StopReason, Turn, dialogue_from_row, dialogue_row
 from specs.replay import replay
 from specs.run_file import PolicySection, Profile
+from specs.traits import told
 from tests.unit.scripted import Calls, make_cast, shown
 
 PROFILE = Profile(form="script", candidates=(1, 2), examples=2, repair=False)
@@ -140,6 +143,43 @@ async def test_whoever_takes_their_leave_is_gone() -> None:
     assert left.turns[-1].state == "left"
 
 
+async def test_what_a_closed_edge_stands_for_is_no_other_one() -> None:
+    asked = Talk({**SUPPER, 1: "Do you have work for me?", 3: SUPPER[1]})
+    dialogue = await talk(asked, manager=RougeManager(0.0), max_turns=6)
+    assert dialogue.turns[1].edge == -1
+    assert dialogue.turns[3].intent == "want_supper"
+
+
+async def test_a_choice_is_taken_back_once() -> None:
+    back, forth = "Actually, I'd rather have the leek pie.", "Wait, I'll take the stew after all."
+    dialogue = await talk(Talk({**SUPPER, 7: back, 9: forth}), max_turns=12)
+    assert dialogue.turns[7].intent == "take_pie"
+    assert dialogue.turns[10].state == "ask_crust"
+    assert "take_stew" not in [turn.intent for turn in dialogue.turns[8:]]
+
+
+async def test_nobody_leaves_without_a_word_of_it() -> None:
+    """To stay is as like to leave as can be, and a reply that is taken so ends the dialogue."""
+    alike = Talk({**SUPPER, 3: "I've changed my mind, I'm not leaving.", 5: SUPPER[3]})
+    stayed = await talk(alike, max_turns=8)
+    assert stayed.turns[3].edge == -1
+    assert stayed.turns[5].intent == "take_fire"
+    left = await talk(Talk({**SUPPER, 3: "I've changed my mind, goodbye."}))
+    assert left.turns[3].intent == "leave"
+
+
+async def test_what_an_example_is_about_or_was_said_before_is_said_no_more() -> None:
+    borrowed = "A supper, and I want to sell my two baskets of white salt here."
+    again = "I'll have some of the eel stew. By the fire, I'm frozen."
+    said = {1: [borrowed, str(SUPPER[1])], 5: [again, str(SUPPER[5])]}
+    dialogue = await talk(Talk({**SUPPER, **said}))
+    assert dialogue.turns[1].rejected == (borrowed,)
+    assert dialogue.turns[5].rejected == (again,)
+    same = await talk(Talk({**SUPPER, 3: [str(SUPPER[1]), str(SUPPER[3])]}))
+    assert same.turns[3].rejected == (SUPPER[1],)
+    assert dialogue.stop_reason is StopReason.ENDED
+
+
 async def test_examples_and_the_goal_are_no_words_of_ones_own() -> None:
     domain = open_domain("tavern")
     example = domain.user.speech.examples[0].say.source
@@ -235,6 +275,40 @@ async def test_a_watched_walk_refuses_words_that_mean_another_intent() -> None:
     assert means.passed
     assert means.value == 1
     assert domain.edges[turn.edge].intent == "want_supper"
+
+
+class Paid:
+    """A manager whose verdicts cost three tokens each."""
+
+    kind = "model"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def route(self, question: Question) -> Verdict:
+        self.asked += 1
+        return replace(await RougeManager().route(question), tokens=3)
+
+
+@pytest.mark.parametrize("trait", ["", "vague", "wrong_fact", "two_intents"])
+@pytest.mark.parametrize("policy", ["routed", "hybrid"])
+async def test_a_turn_tells_what_its_verdicts_cost(policy: str, trait: str) -> None:
+    """Of candidates that were refused, and of halves that were held against edges, as well."""
+    domain, count = open_domain("tavern"), 0
+    source = PlanSource(0, policy, traits=((trait, 1.0),) if trait else ())
+    client, total = Talk({1: ["I need a bed for the night.", "I'm hungry, what can you cook?"]}), 0
+    for index in range(12):
+        manager = Paid()
+        cast = make_cast(domain, client, source=source, profile=PROFILE, manager=manager)
+        played = await CONVERSATIONS[policy](cast, make_plan(domain, source, index)).play()
+        assert sum(turn.managed_tokens for turn in played.turns) == 3 * manager.asked
+        total += manager.asked
+        assert not any(turn.managed_tokens for turn in played.turns if turn.role == "agent")
+        count += sum(trait == one for turn in played.turns for one, _ in told(turn))
+        told_of = summarize([dialogue_from_row(dialogue_row(played))])
+        assert told_of.managed_tokens == 3 * manager.asked
+    assert total
+    assert bool(count) == bool(trait)
 
 
 @pytest.mark.parametrize("manager", ["rouge", "embedding"])
