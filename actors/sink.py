@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from actors.fence import Fenced
+from actors.orphans import end_when_orphaned
 from actors.outage import Outage, in_words, is_outage
 from actors.sink_core import SinkCore
 from actors.sink_messages import (
@@ -84,6 +85,7 @@ class SinkActor:
             start: counts the starts of the run (`RunFolder.open`).
             leave: ends the process of a sink whose place was taken.
         """
+        end_when_orphaned()
         limits = limits or SinkLimits()
         self._core = SinkCore(folder, number, sinks, limits, uuid.uuid4().hex[:8], start)
         self._limits, self._sleep, self._leave = limits, sleep, leave

@@ -21,6 +21,7 @@ from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.ledger_client import RayLedger
 from actors.manager import make_manager
+from actors.orphans import end_when_orphaned
 from actors.preflight import PromptNeed, check_windows, measure_prompts
 from actors.retrieval.remote import RetrieverClient
 from actors.retrieval.store import Corpus
@@ -64,6 +65,7 @@ class WalkerActor:
     """
 
     def __init__(self, name: str) -> None:
+        end_when_orphaned()
         self._name = name
         self._clients: dict[str, EngineClient] = {}
         self._walker: Walker | None = None

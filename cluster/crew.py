@@ -44,6 +44,9 @@ ASK_S = 5.0
 AGAIN_S = 120.0
 """How long it asks an actor that is being started again."""
 
+SILENT_S = 120.0
+"""How long an actor may tell nothing (it has been stopped, or its node is out of reach)."""
+
 CLOSE_S = 60.0
 """How long sinks may take to write what they hold."""
 
@@ -90,11 +93,20 @@ class Sight:
         progress: of the ledger; None where it did not answer.
         engines: by engine, its replicas' figures.
         away: by part, what is wrong with it.
+        silent: those that did not answer, each with the seconds after which it is ended.
     """
 
     progress: LedgerProgress | None
     engines: Mapping[str, Sequence[EngineStats]]
     away: Mapping[str, str]
+    silent: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    handle: Any
+    ask: Callable[[], Any]
+    silent_s: float = SILENT_S
 
 
 @dataclass(slots=True)
@@ -256,22 +268,35 @@ class Crew:
 
     def look_around(self) -> Sight:
         """Ask every actor at once for its figures; what does not answer is left out."""
-        engines = {
-            replica: (name, handle)
-            for name, replicas in self.engines.items()
-            for replica, handle in replicas.items()
-        }
-        sinks = {f"sink-{number}": sink for number, sink in enumerate(self.sinks)}
-        calls = {name: sink.stats.remote for name, sink in sinks.items()}
-        calls |= {replica: handle.stats.remote for replica, (_, handle) in engines.items()}
-        found = gather({**calls, "ledger": self.ledger.progress.remote}, ASK_S)
-        away = {part: "it does not answer" for part in (*calls, "ledger") if part not in found}
+        parts = self._parts()
+        found = gather({name: part.ask for name, part in parts.items()}, ASK_S)
+        silent = {name: part.silent_s for name, part in parts.items() if name not in found}
+        sinks = [f"sink-{number}" for number in range(len(self.sinks))]
+        away = dict.fromkeys(silent, "it does not answer")
         away |= {name: found[name].outage for name in sinks if name in found and found[name].outage}
-        stats: dict[str, list[EngineStats]] = {name: [] for name in self.engines}
-        for replica, (name, _) in engines.items():
-            if replica in found:
-                stats[name].append(found[replica])
-        return Sight(found.get("ledger"), stats, away)
+        stats = {
+            name: [found[replica] for replica in replicas if replica in found]
+            for name, replicas in self.engines.items()
+        }
+        return Sight(found.get("ledger"), stats, away, silent)
+
+    def end(self, name: str) -> None:
+        """End the process of an actor that tells nothing any more; Ray starts it again."""
+        with contextlib.suppress(RayError, ValueError):
+            ray.kill(self._parts()[name].handle, no_restart=False)
+
+    def _parts(self) -> dict[str, _Part]:
+        """Return all actors but the walkers, each with what it is asked to show that it lives."""
+        parts = {"ledger": _Part(self.ledger, self.ledger.progress.remote)}
+        for number, sink in enumerate(self.sinks):
+            parts[f"sink-{number}"] = _Part(sink, sink.stats.remote)
+        for number, retriever in enumerate(self.retrievers):
+            parts[f"retriever-{number}"] = _Part(retriever, retriever.__ray_ready__.remote)
+        for name, replicas in self.engines.items():
+            hang_s = self.run.engines[name].hang_s
+            for replica, handle in replicas.items():
+                parts[replica] = _Part(handle, handle.stats.remote, max(hang_s, SILENT_S))
+        return parts
 
     # -- going down
 

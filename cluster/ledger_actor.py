@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from actors.orphans import end_when_orphaned
 from actors.turn_log import ended_in_log
 from cluster.ledger import LEASE_S, Caps, LedgerCore, Progress
 from specs.errors import Unavailable
@@ -35,6 +36,7 @@ class LedgerActor:
         lease_s: float = LEASE_S,
     ) -> None:
         """Take the round's folder, and how many walkers there are; see `LedgerCore`."""
+        end_when_orphaned()
         self._folder, self._wanted, self._seats = folder, wanted, seats
         self._caps, self._attempts, self._lease_s = caps, attempts, lease_s
         self._opening = asyncio.Lock()

@@ -38,6 +38,23 @@ class Outages:
         return lines
 
 
+class Silences:
+    """Tells which parts have been silent for too long, once each time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def too_long(self, silent: Mapping[str, float]) -> list[str]:
+        """Take those that are silent now, each with the seconds that it may be."""
+        now = self._clock()
+        self._since = {part: self._since.get(part, now) for part in silent}
+        late = [part for part, may in silent.items() if now - self._since[part] >= may]
+        for part in late:
+            del self._since[part]
+        return late
+
+
 class Standstill:
     """Measures how long nothing has moved."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from actors.walker import WalkerStats
 from cluster.crew import Crew, Sight
-from cluster.outages import Outages, Standstill
+from cluster.outages import Outages, Silences, Standstill
 from cluster.progress import Reporter, Snapshot, duration
 from cluster.supervision import Walkers
 from specs.errors import DuologueError
@@ -59,7 +59,7 @@ def _until_over(
     crew: Crew, walkers: Walkers, reporter: Reporter, check: Callable[[], None], before: int
 ) -> None:
     began = looked = time.monotonic()
-    outages, standstill = Outages(), Standstill()
+    outages, silences, standstill = Outages(), Silences(), Standstill()
     while not walkers.over:
         walkers.look(1.0)
         check()
@@ -72,6 +72,11 @@ def _until_over(
         waiting = {name: one.waits_for for name, one in walkers.names().items() if one.waits_for}
         for text in outages.see({**sight.away, **waiting}):
             reporter.say(text)
+        for part in silences.too_long(sight.silent):
+            reporter.say(
+                f"{part} has told nothing for {sight.silent[part]:.0f} s: its process is ended"
+            )
+            crew.end(part)
         moved = (sum(one.turns for one in stats), sight.progress and sight.progress.done)
         _unless_stuck(crew, standstill.lasts(moved), {**sight.away, **waiting})
         if sight.progress is not None and reporter.due():

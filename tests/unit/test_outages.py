@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cluster.outages import REMIND_S, Outages, Standstill
+from cluster.outages import REMIND_S, Outages, Silences, Standstill
 
 
 class Clock:
@@ -29,6 +29,19 @@ def test_an_outage_is_said_when_it_begins_now_and_then_and_when_it_is_over() -> 
         "sink-0 is back after 63 s",
         "ledger is away: it does not answer; what needs it waits",
     ]
+
+
+def test_what_is_silent_for_too_long_is_told_once_each_time() -> None:
+    clock = Clock()
+    silences = Silences(clock)
+    assert silences.too_long({"user-0": 20, "sink-0": 5}) == []
+    clock.now += 5
+    assert silences.too_long({"user-0": 20, "sink-0": 5}) == ["sink-0"]
+    clock.now += 4
+    assert silences.too_long({"user-0": 20, "sink-0": 5}) == []  # it is coming up again
+    assert silences.too_long({"sink-0": 5}) == []
+    clock.now += 19
+    assert silences.too_long({"user-0": 20}) == []  # it answered in between
 
 
 def test_a_standstill_lasts_as_long_as_nothing_changes() -> None:
