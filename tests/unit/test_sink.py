@@ -342,6 +342,27 @@ async def test_close_answers_those_who_wait(folder: Folder) -> None:
     assert rows(folder) == [0]
 
 
+async def test_close_asked_a_second_time_waits_for_the_first(tmp_path: Path) -> None:
+    gate, reached = threading.Event(), threading.Event()
+
+    def fault(step: str, path: str) -> None:
+        if step == "written" and "part-" in path:
+            reached.set()
+            gate.wait(30)
+
+    actor = quick(faulty_folder(tmp_path, fault))
+    await actor.finish(make_dialogue(0), 1)
+    first = asyncio.create_task(actor.close())
+    await asyncio.to_thread(reached.wait, 30)
+    again = asyncio.create_task(actor.close())
+    for _ in range(10):  # it has had its turn, and has not answered
+        await asyncio.sleep(0)
+    assert not again.done()
+    gate.set()
+    await asyncio.gather(first, again)
+    assert rows(Folder.of(tmp_path)) == [0]
+
+
 class Waits:
     """A clock that goes on only while a sink waits; at each pause the sink is asked how it is."""
 
