@@ -6,8 +6,10 @@ carry is handed over, and what a death would forget is forgotten.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, settings
@@ -19,7 +21,8 @@ from actors.turn_log import ended_in_log
 from cluster.ledger import Caps, LedgerCore
 from specs.lease import Lease
 from specs.parts import Folder, durable_indices, read_dialogues
-from tests.unit.durable_samples import make_dialogue
+from specs.records import Turn
+from tests.unit.durable_samples import make_dialogue, make_turn
 
 WANTED, SINKS, TURNS = 7, 2, 3
 SEATS = ("a", "b")
@@ -35,11 +38,24 @@ class Clock:
 
 @dataclass
 class Player:
-    """A walker: what it has leased, and how many turns of each it has said."""
+    """A walker: what it has leased, and the turns of each that it goes on from."""
 
     name: str
     held: dict[int, Lease] = field(default_factory=dict)
-    said: dict[int, int] = field(default_factory=dict)
+    said: dict[int, tuple[Turn, ...]] = field(default_factory=dict)
+
+    def next_turn(self, index: int) -> Turn:
+        """Say something that only this walker says, and only behind what it knows was said."""
+        said = self.said[index]
+        turn = make_turn(len(said), f"{self.name} behind {digest(said)}")
+        self.said[index] = (*said, turn)
+        return turn
+
+
+def digest(turns: Sequence[Turn]) -> str:
+    """Return what tells one history from another."""
+    texts = "|".join(turn.text for turn in turns)
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 class Run(RuleBasedStateMachine):
@@ -109,7 +125,7 @@ class Run(RuleBasedStateMachine):
             self.ledger.superseded(lease.index, lease.epoch, begun.epoch)
         else:
             player.held[lease.index] = lease
-            player.said[lease.index] = len(begun.turns)
+            player.said[lease.index] = begun.turns
 
     def renew(self, player: Player) -> None:
         for lease in self.ledger.renew(player.name, list(player.held.values())):
@@ -118,12 +134,12 @@ class Run(RuleBasedStateMachine):
     def speak(self, player: Player, index: int) -> None:
         """Say one turn, or hand the dialogue in behind the last."""
         lease, core = player.held[index], self.sinks[index % SINKS]
-        dialogue = make_dialogue(index, turns=TURNS)
-        if player.said[index] < TURNS:
-            turn = dialogue.turns[player.said[index]]
-            player.said[index] += 1
+        dialogue = make_dialogue(index, turns=0)
+        if len(player.said[index]) < TURNS:
+            turn = player.next_turn(index)
             core.turns([LoggedTurn(index, dialogue.walk_id, lease.epoch, turn)])
             return
+        dialogue = replace(dialogue, turns=player.said[index])
         stored = core.finish(replace(dialogue, turns=()), lease.epoch, TURNS)
         if stored == "incomplete":
             stored = core.finish(dialogue, lease.epoch)
@@ -242,6 +258,8 @@ class Run(RuleBasedStateMachine):
         assert Counter(row.index for row in rows) == dict.fromkeys(range(WANTED), 1)
         for row in rows:
             assert [turn.index for turn in row.turns] == list(range(TURNS))
+            for place, turn in enumerate(row.turns):
+                assert turn.text.endswith(digest(row.turns[:place])), "turns of two walkers mixed"
 
 
 TestRun = Run.TestCase

@@ -175,6 +175,26 @@ def test_an_end_comes_without_the_turns_that_went_ahead(folder: Folder) -> None:
     assert list(read_dialogues(folder.child("dialogues"))) == [dialogue]
 
 
+def test_two_walkers_turns_are_never_mixed_by_a_sink_that_forgot_the_later_one(
+    folder: Folder,
+) -> None:
+    first = sink(folder)
+    first.turns(said(0, 5, 0))
+    log(first)
+    assert len(first.begin(0, "walk-0", 9).turns) == 1
+    assert first.turns(said(0, 9, 1)) == ()  # and it dies before that is in the log
+    again = sink(folder)
+    assert again.turns(said(0, 5, 1, text="too late")) == ()
+    assert again.turns(said(0, 9, 2)) == ()  # whose turn 1 is another one
+    log(again)
+    assert [turn.text for turn in logged(folder).unfinished[0].turns] == ["utterance 0", "too late"]
+    dialogue = make_dialogue(0, turns=3)
+    assert again.finish(replace(dialogue, turns=()), 9, told=3) == "incomplete"
+    assert again.finish(dialogue, 9) == "stored"
+    log(again)
+    assert logged(folder).finished[0].dialogue.turns == dialogue.turns
+
+
 def test_turns_of_another_walk_are_not_gone_on_with(folder: Folder) -> None:
     core = sink(folder)
     core.turns(said(0, 1, 0, 1))
