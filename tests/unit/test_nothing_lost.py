@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,14 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from actors.sink import LoggedTurn, SinkCore, SinkLimits
-from actors.turn_log import ended_in_log
+from actors.turn_log import ended_in_log, read_log
 from cluster.ledger import Caps, LedgerCore
 from specs.lease import Lease
 from specs.parts import Folder, durable_indices, read_dialogues
 from specs.records import Turn
-from tests.unit.durable_samples import make_dialogue, make_turn
+from tests.unit.durable_samples import indices_in, make_dialogue, make_turn
 
-WANTED, SINKS, TURNS = 7, 2, 3
+WANTED, SINKS, TURNS, LEASE_S = 3, 2, 3, 10
 SEATS = ("a", "b")
 
 
@@ -38,11 +37,12 @@ class Clock:
 
 @dataclass
 class Player:
-    """A walker: what it has leased, and the turns of each that it goes on from."""
+    """A walker: what it has leased, until when, and the turns of each that it goes on from."""
 
     name: str
     held: dict[int, Lease] = field(default_factory=dict)
     said: dict[int, tuple[Turn, ...]] = field(default_factory=dict)
+    until: dict[int, float] = field(default_factory=dict)
 
     def next_turn(self, index: int) -> Turn:
         """Say something that only this walker says, and only behind what it knows was said."""
@@ -73,6 +73,7 @@ class Run(RuleBasedStateMachine):
         self.players = {seat: Player(f"{seat}.0") for seat in SEATS}
         self.zombies: list[Player] = []
         self.rows_seen: set[int] = set()
+        self.turns_seen: dict[int, tuple[int, int]] = {}
 
     def teardown(self) -> None:
         self.finish_the_run()
@@ -87,7 +88,7 @@ class Run(RuleBasedStateMachine):
             WANTED,
             ended | durable_indices(self.folder.child("dialogues")),
             clock=self.clock,
-            lease_s=10,
+            lease_s=LEASE_S,
             caps=Caps(99, 99),
             first_epoch=max(epoch + 1, self.wall),
             seats=seats,
@@ -111,8 +112,15 @@ class Run(RuleBasedStateMachine):
             leases = self.ledger.lease(player.name, want)
             assert leases is not None
         for lease in leases:
+            self.nobody_else_plays(lease.index, player)
             self.begin(player, lease)
         return len(leases)
+
+    def nobody_else_plays(self, index: int, player: Player) -> None:
+        """Hold that an index is leased once, while he who has it lives and renews."""
+        for other in self.players.values():
+            if other is not player and index in other.held:
+                assert other.until[index] <= self.clock.now, "leased to two at once"
 
     def begin(self, player: Player, lease: Lease) -> None:
         walk = make_dialogue(lease.index, turns=TURNS).walk_id
@@ -125,11 +133,14 @@ class Run(RuleBasedStateMachine):
             self.ledger.superseded(lease.index, lease.epoch, begun.epoch)
         else:
             player.held[lease.index] = lease
+            player.until[lease.index] = self.clock.now + LEASE_S
             player.said[lease.index] = begun.turns
 
     def renew(self, player: Player) -> None:
         for lease in self.ledger.renew(player.name, list(player.held.values())):
             player.held.pop(lease.index, None)
+        for index in player.held:
+            player.until[index] = self.clock.now + LEASE_S
 
     def speak(self, player: Player, index: int) -> None:
         """Say one turn, or hand the dialogue in behind the last."""
@@ -219,6 +230,16 @@ class Run(RuleBasedStateMachine):
         self.sinks = [self.new_sink(number) for number in range(SINKS)]
         self.ledger = self.new_ledger(seats=0)
 
+    @rule(data=st.data())
+    def the_machine_dies(self, data: st.DataObject) -> None:
+        """A file of the log is cut short by that; what it held is not there any more."""
+        names = self.folder.child("log").names("log-")
+        if names:
+            name = data.draw(st.sampled_from(names))
+            self.folder.child("log").write_bytes(name, b"PAR1")
+            self.rows_seen, self.turns_seen = set(), {}
+        self.everything_dies()
+
     @rule(seconds=st.integers(1, 20))
     def time_passes(self, seconds: int) -> None:
         self.clock.now += seconds
@@ -238,6 +259,12 @@ class Run(RuleBasedStateMachine):
         found = ended | durable_indices(self.folder.child("dialogues"))
         assert self.rows_seen <= found
         self.rows_seen = found
+        unfinished = read_log(self.folder.child("log")).unfinished
+        for index, (epoch, turns) in self.turns_seen.items():
+            if index not in found:
+                now = unfinished[index]
+                assert now.epoch > epoch or len(now.turns) >= turns, "logged turns are gone"
+        self.turns_seen = {i: (one.epoch, len(one.turns)) for i, one in unfinished.items()}
 
     def finish_the_run(self) -> None:
         """One walker that lives must get through, whatever state the others left."""
@@ -255,7 +282,7 @@ class Run(RuleBasedStateMachine):
         for number in range(SINKS):
             self.a_sink_cuts_a_part(number)
         rows = list(read_dialogues(self.folder.child("dialogues")))
-        assert Counter(row.index for row in rows) == dict.fromkeys(range(WANTED), 1)
+        assert sorted(indices_in(self.folder.child("dialogues"))) == list(range(WANTED))
         for row in rows:
             assert [turn.index for turn in row.turns] == list(range(TURNS))
             for place, turn in enumerate(row.turns):

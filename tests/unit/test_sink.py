@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,14 @@ from actors.turn_log import LogContents, end_entry, read_log, turn_entry, write_
 from specs.errors import DuologueError, InputError
 from specs.parts import Folder, part_names, read_dialogues
 from specs.records import Dialogue
-from tests.unit.durable_samples import Crash, ended, faulty_folder, make_dialogue, make_turn
+from tests.unit.durable_samples import (
+    Crash,
+    ended,
+    faulty_folder,
+    indices_in,
+    make_dialogue,
+    make_turn,
+)
 
 _tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
 
@@ -51,7 +57,7 @@ def logged(folder: Folder) -> LogContents:
 
 
 def rows(folder: Folder) -> list[int]:
-    return [dialogue.index for dialogue in read_dialogues(folder.child("dialogues"))]
+    return indices_in(folder.child("dialogues"))
 
 
 @pytest.fixture
@@ -298,8 +304,8 @@ def test_a_crash_anywhere_makes_no_second_row_and_loses_nothing_answered(
         stored = final.finish(make_dialogue(index), 9)
         assert (stored == "duplicate") == (index in final.recovered().durable)
     cut(final)
-    found = list(read_dialogues(Folder.of(path).child("dialogues")))
-    assert Counter(d.index for d in found) == dict.fromkeys(range(6), 1)
+    assert sorted(rows(Folder.of(path))) == list(range(6))
+    found = read_dialogues(Folder.of(path).child("dialogues"))
     assert all(dialogue == make_dialogue(dialogue.index) for dialogue in found)
     final.leave()
     assert Folder.of(path).child("log").names() == []
