@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.sink import LoggedTurn, SinkCore, SinkLimits
 from actors.turn_log import ended_in_log, read_log
 from cluster.ledger import Caps, LedgerCore
 from specs.lease import Lease
-from specs.parts import Folder, durable_indices, read_dialogues
+from specs.parts import durable_indices, read_dialogues
 from specs.records import Turn
-from tests.unit.durable_samples import indices_in, make_dialogue, make_turn
+from tests.unit.durable_samples import faulty_folder, indices_in, make_dialogue, make_turn
 
 WANTED, SINKS, TURNS, LEASE_S = 3, 2, 3, 10
 SEATS = ("a", "b")
@@ -64,9 +66,10 @@ class Run(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.place = tempfile.TemporaryDirectory()
-        self.folder = Folder.of(self.place.name)
+        self.folder = faulty_folder(Path(self.place.name))  # which waits for no disk
         self.clock = Clock()
         self.born = 0
+        self.begun: dict[int, int] = {}  # the latest epoch that each sink has heard of in its life
         self.wall = 1_000
         self.sinks = [self.new_sink(number) for number in range(SINKS)]
         self.ledger = self.new_ledger(seats=0)
@@ -96,6 +99,7 @@ class Run(RuleBasedStateMachine):
 
     def new_sink(self, number: int) -> SinkCore:
         self.born += 1
+        self.begun = {i: e for i, e in self.begun.items() if i % SINKS != number}
         core = SinkCore(self.folder, number, SINKS, SinkLimits(), f"t{self.born}")
         core.open()
         return core
@@ -132,6 +136,7 @@ class Run(RuleBasedStateMachine):
         elif begun.status == "stale":
             self.ledger.superseded(lease.index, lease.epoch, begun.epoch)
         else:
+            self.begun[lease.index] = lease.epoch
             player.held[lease.index] = lease
             player.until[lease.index] = self.clock.now + LEASE_S
             player.said[lease.index] = begun.turns
@@ -145,15 +150,18 @@ class Run(RuleBasedStateMachine):
     def speak(self, player: Player, index: int) -> None:
         """Say one turn, or hand the dialogue in behind the last."""
         lease, core = player.held[index], self.sinks[index % SINKS]
+        late = lease.epoch < self.begun.get(index, 0)
         dialogue = make_dialogue(index, turns=0)
         if len(player.said[index]) < TURNS:
             turn = player.next_turn(index)
-            core.turns([LoggedTurn(index, dialogue.walk_id, lease.epoch, turn)])
+            refused = core.turns([LoggedTurn(index, dialogue.walk_id, lease.epoch, turn)])
+            assert refused or not late, "a turn of an older epoch was taken"
             return
         dialogue = replace(dialogue, turns=player.said[index])
         stored = core.finish(replace(dialogue, turns=()), lease.epoch, TURNS)
         if stored == "incomplete":
             stored = core.finish(dialogue, lease.epoch)
+        assert stored != "stored" or not late, "an end of an older epoch was taken"
         del player.held[index]
         if stored == "stale":
             self.ledger.superseded(index, lease.epoch, 0)
@@ -161,34 +169,49 @@ class Run(RuleBasedStateMachine):
             self.log(core)
             self.ledger.done(index, lease.epoch)
 
+    def play_all(self, player: Player) -> None:
+        for index in sorted(player.held):
+            while index in player.held:
+                self.speak(player, index)
+
     # -- what happens
 
     @rule(seat=st.sampled_from(SEATS), want=st.integers(1, 4))
     def a_walker_leases(self, seat: str, want: int) -> None:
         self.lease(self.players[seat], want)
 
+    @precondition(lambda self: any(p.held for p in (*self.players.values(), *self.zombies)))
     @rule(data=st.data(), steps=st.integers(1, TURNS + 1))
     def a_walker_plays(self, data: st.DataObject, steps: int) -> None:
         busy = [p for p in (*self.players.values(), *self.zombies) if p.held]
-        if busy:
-            player = data.draw(st.sampled_from(busy))
-            index = data.draw(st.sampled_from(sorted(player.held)))
-            for _ in range(steps):
-                if index in player.held:
-                    self.speak(player, index)
+        player = data.draw(st.sampled_from(busy))
+        index = data.draw(st.sampled_from(sorted(player.held)))
+        for _ in range(steps):
+            if index in player.held:
+                self.speak(player, index)
+
+    @rule(seat=st.sampled_from(SEATS))
+    def a_walker_plays_all_that_it_has(self, seat: str) -> None:
+        self.play_all(self.players[seat])
+
+    @precondition(lambda self: self.zombies)
+    @rule()
+    def late_walkers_wake_up(self) -> None:
+        for zombie in self.zombies:
+            self.play_all(zombie)
+        self.zombies = []
 
     @rule(seat=st.sampled_from(SEATS))
     def a_walker_renews(self, seat: str) -> None:
         self.renew(self.players[seat])
 
-    @rule(seat=st.sampled_from(SEATS), seen=st.booleans(), zombie=st.booleans())
-    def a_walker_dies(self, seat: str, seen: bool, zombie: bool) -> None:
-        """Or is only out of reach, and goes on playing."""
+    @rule(seat=st.sampled_from(SEATS), seen=st.booleans())
+    def a_walker_dies(self, seat: str, seen: bool) -> None:
+        """Or is only out of reach, and goes on playing, now or late."""
         dead = self.players[seat]
         self.born += 1
         self.players[seat] = Player(f"{seat}.{self.born}")
-        if zombie:
-            self.zombies.append(dead)
+        self.zombies += [dead] if dead.held else []
         if seen:
             self.ledger.release(dead.name)
 
@@ -223,22 +246,23 @@ class Run(RuleBasedStateMachine):
         self.wall += 100 - back
         self.ledger = self.new_ledger(seats=len(SEATS))
 
-    @rule()
     def everything_dies(self) -> None:
         self.players = {seat: Player(f"{seat}.{self.born}") for seat in SEATS}
         self.zombies = []
         self.sinks = [self.new_sink(number) for number in range(SINKS)]
         self.ledger = self.new_ledger(seats=0)
 
-    @rule(data=st.data())
-    def the_machine_dies(self, data: st.DataObject) -> None:
-        """A file of the log is cut short by that; what it held is not there any more."""
+    @rule(data=st.data(), cut=st.booleans())
+    def the_machine_dies(self, data: st.DataObject, cut: bool) -> None:
+        """A file of the log may be cut short by that; what it held is not there any more."""
         names = self.folder.child("log").names("log-")
-        if names:
-            name = data.draw(st.sampled_from(names))
-            self.folder.child("log").write_bytes(name, b"PAR1")
-            self.rows_seen, self.turns_seen = set(), {}
+        if names and cut:
+            self.cut_short(data.draw(st.sampled_from(names)))
         self.everything_dies()
+
+    def cut_short(self, name: str) -> None:
+        self.folder.child("log").write_bytes(name, b"PAR1")
+        self.rows_seen, self.turns_seen = set(), {}
 
     @rule(seconds=st.integers(1, 20))
     def time_passes(self, seconds: int) -> None:
@@ -275,9 +299,7 @@ class Run(RuleBasedStateMachine):
             self.clock.now += 11  # what nobody renews runs out
             self.renew(last)
             self.lease(last, 3)
-            for index in sorted(last.held):
-                while index in last.held:
-                    self.speak(last, index)
+            self.play_all(last)
             assert step < 10 * WANTED - 1, "an index starves"
         for number in range(SINKS):
             self.a_sink_cuts_a_part(number)
@@ -291,8 +313,98 @@ class Run(RuleBasedStateMachine):
 
 TestRun = Run.TestCase
 TestRun.settings = settings(
-    max_examples=40,
-    stateful_step_count=30,
+    max_examples=60,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+# Chance meets these now and then; they are told each time.
+
+
+def a_late_walker_hands_in_what_is_there(run: Run) -> None:
+    run.a_walker_leases("a", 1)
+    run.a_walker_dies("a", seen=True)
+    run.a_walker_leases("b", 1)
+    run.a_walker_plays_all_that_it_has("b")
+    run.late_walkers_wake_up()
+
+
+def a_late_walker_begins_what_is_there(run: Run) -> None:
+    late = run.players["a"]
+    (lease,) = run.ledger.lease(late.name, 1) or []
+    run.a_walker_dies("a", seen=True)
+    run.ledger.release(late.name)
+    run.a_walker_leases("b", 1)
+    run.a_walker_plays_all_that_it_has("b")
+    run.begin(late, lease)
+    assert not late.held
+
+
+def a_late_walker_speaks_between(run: Run) -> None:
+    run.a_walker_leases("a", 1)
+    late = run.players["a"]
+    run.a_walker_dies("a", seen=True)
+    run.a_walker_leases("b", 1)
+    run.speak(run.players["b"], 0)
+    run.speak(late, 0)
+
+
+def a_late_walker_meets_a_sink_that_forgot(run: Run) -> None:
+    run.a_walker_leases("a", 1)
+    late = run.players["a"]
+    run.speak(late, 0)
+    run.a_sink_writes_its_log(0)
+    run.a_walker_dies("a", seen=True)
+    run.a_walker_leases("b", 1)
+    run.speak(run.players["b"], 0)
+    run.a_sink_dies(0, log=False, part=False)
+    run.speak(late, 0)
+    run.a_walker_plays_all_that_it_has("b")
+
+
+def a_ledger_comes_back_while_others_play(run: Run) -> None:
+    run.a_walker_leases("a", 1)
+    run.the_ledger_dies(back=0)
+    run.a_walker_leases("b", 3)
+
+
+def a_log_loses_turns_of_which_it_has_the_end(run: Run) -> None:
+    run.a_walker_leases("a", 1)
+    run.speak(run.players["a"], 0)
+    run.a_sink_writes_its_log(0)
+    run.a_walker_plays_all_that_it_has("a")
+    run.cut_short(run.folder.child("log").names("log-")[0])
+    run.everything_dies()
+
+
+def a_part_is_cut_while_others_are_in_the_log(run: Run) -> None:
+    run.a_walker_leases("a", 3)
+    for index in (0, 2):  # of one sink
+        run.speak(run.players["a"], index)
+    run.a_sink_writes_its_log(0)
+    run.what_was_durable_stays()
+    while 0 in run.players["a"].held:
+        run.speak(run.players["a"], 0)
+    run.a_sink_cuts_a_part(0)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        a_late_walker_hands_in_what_is_there,
+        a_late_walker_begins_what_is_there,
+        a_late_walker_speaks_between,
+        a_late_walker_meets_a_sink_that_forgot,
+        a_ledger_comes_back_while_others_play,
+        a_log_loses_turns_of_which_it_has_the_end,
+        a_part_is_cut_while_others_are_in_the_log,
+    ],
+)
+def test_what_chance_may_miss(story: Callable[[Run], None]) -> None:
+    run = Run()
+    story(run)
+    run.every_index_is_accounted_for()
+    run.what_was_durable_stays()
+    run.teardown()
