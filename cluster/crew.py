@@ -264,6 +264,7 @@ class Crew:
         found = gather({**calls, "ledger": self.ledger.progress.remote}, ASK_S)
         away = {part: "it does not answer" for part in (*calls, "ledger") if part not in found}
         away |= {name: found[name].outage for name in sinks if name in found and found[name].outage}
+        away |= {name: found[name].away for name in engines if name in found and found[name].away}
         stats: dict[str, list[EngineStats]] = {name: [] for name in self.engines}
         for replica, (name, _) in engines.items():
             if replica in found:
