@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from actors.prompts import Prompt, flat
 from actors.seat import Seat, request
 from specs.engine import Message
-from specs.errors import Unavailable
+from specs.errors import RetrievalError, Unavailable
 from specs.records import dump_json
 from specs.rouge import rouge_l
 from specs.run_file import PolicySection
@@ -118,20 +118,26 @@ class EmbeddingManager:
     _known: dict[str, Any] = field(default_factory=dict)
 
     async def route(self, question: Question) -> Verdict:
-        """Return the edge of the reference with the greatest cosine."""
+        """Return the edge of the reference with the greatest cosine; raises Unavailable."""
         texts = [text for _, text in _pairs(question)]
         if not texts:
             return Verdict(None)
         new = tuple(dict.fromkeys(text for text in texts if text not in self._known))
-        vectors = await self.embed((question.reply, *new))
+        vectors = await self._vectors((question.reply, *new))
         if len(self._known) + len(new) > KEPT:
             self._known.clear()
         self._known.update(zip(new, vectors[1:], strict=True))
         missing = tuple(text for text in texts if text not in self._known)
         if missing:
-            self._known.update(zip(missing, await self.embed(missing), strict=True))
+            self._known.update(zip(missing, await self._vectors(missing), strict=True))
         scores = [float(self._known[text] @ vectors[0]) for text in texts]
         return _best(question, scores, self.threshold)
+
+    async def _vectors(self, texts: tuple[str, ...]) -> Any:
+        try:
+            return await self.embed(texts)
+        except RetrievalError as error:  # the store's failure, and not the dialogue's
+            raise Unavailable(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ class SinkActor:
         self._writer: asyncio.Task[None] | None = None
         self._failed: DuologueError | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def open(self) -> Recovered:
         """Read back what is on disk; later calls tell what is known by then.
@@ -157,9 +158,15 @@ class SinkActor:
         return replace(self._core.stats(), outage=self._outage.words, outage_s=self._outage.seconds)
 
     async def close(self) -> None:
-        """Flush, and end; safe to call twice. Afterwards every other method is refused."""
-        if self._closed:
-            return
+        """Flush, and end; safe to call twice. Afterwards every other method is refused.
+
+        Answers when all is written, to whoever asks again meanwhile, too.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._ready()
         self._closed = True
         if self._writer is not None:

@@ -50,9 +50,17 @@ _NAME = re.compile(r"(?:log|part)-\d+of(\d+)-(\d+)-")
 
 @dataclass(slots=True)
 class _Open:
+    """A dialogue in progress.
+
+    Attributes:
+        shared: how many of `bodies` a walker that has begun goes on from, whatever its epoch: what
+            was there when somebody began here, or when the log was read.
+    """
+
     walk_id: str
     epoch: int
     bodies: list[str] = field(default_factory=list)
+    shared: int = 0
 
 
 def _sinks_of(name: str) -> int:
@@ -155,7 +163,8 @@ class SinkCore:
                 self._files_of.setdefault(index, set()).add(name)
         for index, known in contents.unfinished.items():
             entries = (turn_entry(index, known.walk_id, known.epoch, t) for t in known.turns)
-            self._open[index] = _Open(known.walk_id, known.epoch, [e.body for e in entries])
+            bodies = [entry.body for entry in entries]
+            self._open[index] = _Open(known.walk_id, known.epoch, bodies, len(bodies))
         finished = list(contents.finished.values())
         if finished:
             self._hold(rows_of(finished), finished)
@@ -176,9 +185,10 @@ class SinkCore:
         """Start or take over a dialogue: older epochs are refused from now on. Idempotent."""
         if self._has(index) or index in self._ending:
             return Begun("stored")
-        open_ = self._claim(index, walk_id, epoch)
+        open_ = self._claim(index, walk_id, epoch, begins=True)
         if open_ is None:
             return Begun("stale", epoch=self._open[index].epoch)
+        open_.shared = len(open_.bodies)
         return Begun("play", turns_of(open_.bodies), epoch)
 
     def turns(self, turns: Iterable[LoggedTurn]) -> tuple[int, ...]:
@@ -227,7 +237,7 @@ class SinkCore:
             self._log_turn(open_, entry)
         return len(entries)
 
-    def _claim(self, index: int, walk_id: str, epoch: int) -> _Open | None:
+    def _claim(self, index: int, walk_id: str, epoch: int, begins: bool = False) -> _Open | None:
         if not self._is_mine(index):
             raise ValueError(f"index {index} is not of sink {self._number} of {self._sinks}")
         open_ = self._open.setdefault(index, _Open(walk_id, epoch))
@@ -235,6 +245,9 @@ class SinkCore:
             return None
         if walk_id != open_.walk_id:
             open_.bodies.clear()
+        elif epoch > open_.epoch and not begins:
+            # It began before this sink died; what a late one has said since, it never heard of.
+            del open_.bodies[open_.shared :]
         open_.walk_id, open_.epoch = walk_id, epoch
         return open_
 
@@ -242,9 +255,9 @@ class SinkCore:
         turn, bodies = entry.turn, open_.bodies
         if turn < len(bodies) and bodies[turn] == entry.body:
             return
-        if turn <= len(bodies):
+        if turn <= len(bodies):  # else a gap is before it, and its dialogue's end brings all
             bodies[turn:] = [entry.body]
-        self._append(entry)
+            self._append(entry)
 
     def _append(self, entry: Entry) -> None:
         self._entries.append(entry)

@@ -145,7 +145,8 @@ class Walker:
         Raises:
             EngineError: when an engine cannot work at all.
         """
-        watch = [asyncio.create_task(self._renew()), asyncio.create_task(self._measure_lag())]
+        # If one of them fails, so does the walker: leases that nobody renews run out.
+        watch = [self._spawn(work, {}) for work in (self._renew(), self._measure_lag())]
         try:
             while not self._stopping.is_set():
                 self._free.clear()  # before asking: a place that falls free meanwhile must count

@@ -274,9 +274,11 @@ class Crew:
         sinks = [f"sink-{number}" for number in range(len(self.sinks))]
         away = dict.fromkeys(silent, "it does not answer")
         away |= {name: found[name].outage for name in sinks if name in found and found[name].outage}
+        replicas = [replica for names in self.engines.values() for replica in names]
+        away |= {name: found[name].away for name in replicas if name in found and found[name].away}
         stats = {
-            name: [found[replica] for replica in replicas if replica in found]
-            for name, replicas in self.engines.items()
+            name: [found[replica] for replica in of if replica in found]
+            for name, of in self.engines.items()
         }
         return Sight(found.get("ledger"), stats, away, silent)
 
@@ -287,7 +289,9 @@ class Crew:
 
     def _parts(self) -> dict[str, _Part]:
         """Return all actors but the walkers, each with what it is asked to show that it lives."""
-        parts = {"ledger": _Part(self.ledger, self.ledger.progress.remote)}
+        # A ledger that comes back into an outage of the store answers when that is over.
+        patience = max(SILENT_S, self.run.run.outage_s)
+        parts = {"ledger": _Part(self.ledger, self.ledger.progress.remote, patience)}
         for number, sink in enumerate(self.sinks):
             parts[f"sink-{number}"] = _Part(sink, sink.stats.remote)
         for number, retriever in enumerate(self.retrievers):

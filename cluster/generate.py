@@ -63,6 +63,21 @@ def generate(run: RunFile, fresh: bool, retry: bool = False) -> None:
         click.echo(text)
     if interrupted:
         raise KeyboardInterrupt
+    _refuse_missing(run, folder)
+
+
+def _refuse_missing(run: RunFile, folder: RunFolder) -> None:
+    """Take nobody's word for it that a run is complete: what the next stage reads are the parts.
+
+    Raises:
+        DuologueError: they lack dialogues (the sinks could not write them in the end, say).
+    """
+    there = durable_indices(folder.dialogues())
+    if missing := sum(index not in there for index in range(run.run.dialogues)):
+        raise DuologueError(
+            f"{folder.dialogues().path}: {missing} of {run.run.dialogues} dialogues are not in "
+            "parts\n    What was said is in the turn log; the same command goes on from there."
+        )
 
 
 def open_run_domain(run: RunFile) -> Domain:

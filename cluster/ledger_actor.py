@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.orphans import end_when_orphaned
+from actors.outage import in_words, is_outage
 from actors.turn_log import ended_in_log
 from cluster.ledger import LEASE_S, Caps, LedgerCore, Progress
-from specs.errors import Unavailable
+from specs.errors import DuologueError, Unavailable
 from specs.lease import Blame, Lease
 from specs.parts import Folder, durable_indices
 
@@ -56,8 +57,8 @@ class LedgerActor:
         """
         core = await self._ready()
         known = self._answers.get(walker)
-        if known is not None and known[0] == asked:
-            return known[1]
+        if known is not None and asked <= known[0]:
+            return known[1]  # of an older question nobody hears any more
         leases = core.lease(walker, want)
         self._answers[walker] = (asked, leases)
         return leases
@@ -107,8 +108,12 @@ class LedgerActor:
             # In this order: what a sink moves from the log into a part meanwhile is seen twice.
             ended, epoch = ended_in_log(self._folder.child("log"))
             durable = ended | durable_indices(self._folder.child("dialogues"))
-        except OSError as error:
-            raise Unavailable(f"the ledger cannot read what is durable: {error}") from error
+        except (DuologueError, OSError) as error:
+            if not is_outage(error):
+                raise
+            raise Unavailable(
+                f"the ledger cannot read what is durable: {in_words(error)}"
+            ) from error
         # The time of day, too: what was leased and not logged yet had epochs as well.
         first = max(epoch + 1, time.time_ns() // 1_000_000)
         return LedgerCore(

@@ -146,7 +146,11 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A replica's counters since its start, and its load now."""
+    """A replica's counters since its start, and its load now.
+
+    Attributes:
+        away: why it answers no requests now, in words; empty when all is well.
+    """
 
     running: int = 0
     waiting: int = 0
@@ -157,6 +161,7 @@ class EngineStats:
     completion_tokens: int = 0
     kv_cache_use: float = 0.0
     preemptions: int = 0
+    away: str = ""
 
 
 @dataclass(frozen=True, slots=True)

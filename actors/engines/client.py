@@ -34,6 +34,8 @@ class ClientLimits:
         batch: most requests in one submission.
         in_flight: most requests that a replica has from this client.
         tries: how often a request is sent when its failure may pass.
+        lives: how many lives of replicas may end while they work on one request, before it counts
+            as what ends them.
         give_up_s: a replica that cannot be reached for so long loses its requests.
         backoff_s: the first and the longest pause before a replica is tried again.
         poll_s: how long a poll waits at the replica.
@@ -43,6 +45,7 @@ class ClientLimits:
     batch: int = 256
     in_flight: int = 4096
     tries: int = 3
+    lives: int = 6
     give_up_s: float = 600.0
     backoff_s: tuple[float, float] = (0.1, 5.0)
     poll_s: float = 20.0
@@ -61,6 +64,8 @@ class _Asked:
     tries: int = 1
     link: _Link | None = None
     sent_under: str = ""
+    life: str = ""
+    lives: int = 0
 
 
 @dataclass(slots=True)
@@ -213,6 +218,11 @@ class EngineClient:
             asked = heapq.heappop(link.pending)[-1]
             if asked.future.done() or asked.link is not link:
                 continue
+            if asked.lives >= self._limits.lives:
+                why = f"replicas have died {asked.lives} times while they worked on this request"
+                failure = Failure("unavailable", f"{why}, {link.name} the last time")
+                self._settle(asked, Answer(asked.request.id, failure=failure))
+                continue
             asked.sent_under = ""
             link.outstanding[asked.wire.id] = asked
             batch.append(asked)
@@ -227,7 +237,8 @@ class EngineClient:
         requests = [asked.wire for asked in batch]
         incarnation = await self._bounded(link.replica.submit(self.name, requests))
         for asked in batch:
-            asked.sent_under = incarnation
+            asked.lives += incarnation != asked.life
+            asked.sent_under = asked.life = incarnation
         self._met(link, incarnation)
         if not batch:  # that was a probe, and it was taken
             self._up(link)

@@ -82,6 +82,7 @@ class ReplicaActor:
         self._core: ReplicaCore | None = None
         self._starting: asyncio.Task[EngineInfo] | None = None
         self._watch: threading.Event | None = None
+        self._failure = ""  # of the last attempt to load
 
     async def start(self) -> EngineInfo:
         """Load the model; idempotent.
@@ -107,8 +108,10 @@ class ReplicaActor:
         await (await self._ready()).abort(client, request_ids)
 
     async def stats(self) -> EngineStats:
-        """Return the load and the counters; zeros while it loads."""
-        return await self._core.stats() if self._core is not None else EngineStats()
+        """Return the load and the counters; while it loads, zeros, and why it loads again."""
+        if self._core is not None:
+            return await self._core.stats()
+        return EngineStats(away=self._failure or "it is loading")
 
     async def reset_cache(self) -> None:
         """Empty the prefix cache."""
@@ -133,12 +136,14 @@ class ReplicaActor:
             info = await asyncio.wait_for(core.start(), deadline)
         except TimeoutError:
             await core.stop()
-            raise EngineError(
+            self._failure = (
                 f"the engine {self._name} did not start within {deadline:g} s "
                 "(start_deadline_s in the run file)"
-            ) from None
-        except EngineError:
+            )
+            raise EngineError(self._failure) from None
+        except EngineError as error:
             await core.stop()
+            self._failure = str(error)
             raise
         self._core = core
         if self._config.kind != "openai":  # an endpoint tells of no progress while it answers

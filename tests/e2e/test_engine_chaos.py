@@ -28,6 +28,7 @@ from actors.turn_log import read_log
 from specs.parts import Folder, read_dialogues
 from specs.records import Dialogue, Turn, dialogue_schema, turn_row
 from tests.ray.command import Command
+from tests.unit.durable_samples import indices_in
 
 DIALOGUES = int(os.environ.get("DUOLOGUE_CHAOS_DIALOGUES", "8"))
 KILLS = int(os.environ.get("DUOLOGUE_CHAOS_KILLS", "1"))
@@ -76,8 +77,9 @@ class Run:
         return Command(("generate", "specs/runs/demo.toml", *settings))
 
     def dialogues(self) -> dict[int, Dialogue]:
-        found = list(read_dialogues(self.round.child("dialogues")))
-        assert len({one.index for one in found}) == len(found)
+        indices = indices_in(self.round.child("dialogues"))
+        assert len(set(indices)) == len(indices)
+        found = read_dialogues(self.round.child("dialogues"))
         return {one.index: one for one in found}
 
     def logged(self) -> dict[int, tuple[Turn, ...]]:

@@ -12,8 +12,8 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from actors.turn_log import Ended, end_entry, rows_of, turn_entry
-from specs.parts import Folder
-from specs.records import CheckResult, Dialogue, PathStep, StopReason, Turn
+from specs.parts import Folder, read_rows
+from specs.records import CheckResult, Dialogue, PathStep, StopReason, Turn, dialogue_schema
 
 START = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -155,3 +155,11 @@ def ended(dialogue: Dialogue, epoch: int) -> Ended:
     turns = (turn_entry(dialogue.index, walk_id, epoch, turn).body for turn in dialogue.turns)
     end = end_entry(dialogue, epoch, len(dialogue.turns))
     return Ended(dialogue.index, epoch, end.body, tuple(turns))
+
+
+def indices_in(dialogues: Folder) -> list[int]:
+    """Return the index of every row of the parts, of second copies, too: readers pass over those.
+
+    Whoever wants to know that there is no second row has to count here.
+    """
+    return [row["index"] for row in read_rows(dialogues, dialogue_schema(), ["index"])]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -125,6 +126,32 @@ async def test_a_replica_that_died_gets_its_requests_again() -> None:
             )
             assert all(answer.failure is None for answer in answers)
         restarting.cancel()
+
+
+async def test_a_request_that_its_replica_dies_of_is_given_up() -> None:
+    core = await replica("a", ReferenceFaults(latency_s=(0.001, 0.003)))
+    died = 0
+
+    class Mortal(Watched):
+        async def submit(self, client: str, requests: Sequence[Request]) -> str:
+            nonlocal died
+            incarnation = await super().submit(client, requests)
+            if any(one.id == "poison" for one in requests):
+                died += 1
+                await core.stop()
+                await core.start()
+            return incarnation
+
+    async with client(Mortal(core), limits=replace(PATIENT, lives=4)) as asker:
+        asked = [asker.ask(request(name), name) for name in ("poison", "a", "b")]
+        poison, one, other = await asyncio.wait_for(asyncio.gather(*asked), 30)
+        assert poison.failure is not None
+        assert "have died 4 times" in poison.failure.message
+        assert died == 4
+        # Who was there each time cannot be told from it.
+        assert {one.failure, other.failure} <= {None, poison.failure}
+        again = await asyncio.wait_for(asker.ask(request("c"), "c"), 30)
+        assert again.failure is None
 
 
 async def test_another_replica_takes_over() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from cluster.generate import check_parts, generate, open_run_domain
 from cluster.rehearsal import rehearse
-from specs.errors import InputError
+from specs.errors import DuologueError, InputError
 from specs.parts import Folder, write_part
 from specs.plan import PlanSource, walk_id_of
 from specs.records import Dialogue
-from specs.run_file import validate
+from specs.run_file import RunFile, validate
 from tests.unit import tiny_domain
 from tests.unit.durable_samples import arrow_rows, make_dialogue
 from tests.unit.kiosk import kiosk
@@ -56,6 +56,17 @@ def test_dialogues_that_are_there_twice_are_told(tmp_path: Path) -> None:
     assert "part-b.parquet: 1 of its dialogues" in warning
 
 
+def small_run(folder: Path) -> RunFile:
+    """Three dialogues of the tiny domain."""
+    data = {
+        "run": {"name": "r", "dialogues": 3, "out": str(folder / "out")},
+        "domain": {"path": str(tiny_domain.write(folder / "kiosk"))},
+        "engines": {"e": {"kind": "reference"}},
+        "roles": {"user": "e", "agent": "e"},
+    }
+    return validate(data, "run.toml")
+
+
 class RayIsStarted(Exception):
     """Raised in place of starting it."""
 
@@ -68,13 +79,7 @@ def test_ray_is_started_for_what_is_owed_or_logged_alone(
 
     monkeypatch.setattr("cluster.crew.ray_session", start)
     monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
-    data = {
-        "run": {"name": "r", "dialogues": 3, "out": str(tmp_path / "out")},
-        "domain": {"path": str(tiny_domain.write(tmp_path / "kiosk"))},
-        "engines": {"e": {"kind": "reference"}},
-        "roles": {"user": "e", "agent": "e"},
-    }
-    run = validate(data, "run.toml")
+    run = small_run(tmp_path)
     with pytest.raises(RayIsStarted):
         generate(run, fresh=False)
     made = Folder.of(tmp_path / "out" / "r" / "round-0")
@@ -92,6 +97,31 @@ def test_ray_is_started_for_what_is_owed_or_logged_alone(
     made.child("log").write_bytes("log-000of001-000001-00000000.arrow", b"")
     with pytest.raises(RayIsStarted):
         generate(run, fresh=False)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_of_which_parts_lack_dialogues_has_failed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    interrupted: bool,
+) -> None:
+    """Its sinks could not close, say: what walkers and ledger take for done is in the log alone."""
+    run = small_run(tmp_path)
+    monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
+    played = rehearse(open_run_domain(run), 2, 0, run.run.seed)
+
+    def play(*arguments: object) -> bool:
+        made = Folder.of(tmp_path / "out" / "r" / "round-0" / "dialogues")
+        write(made, "part-a.parquet", *played)
+        return interrupted
+
+    monkeypatch.setattr("cluster.generate._play", play)
+    expected = KeyboardInterrupt if interrupted else DuologueError
+    with pytest.raises(expected) as caught:
+        generate(run, fresh=False)
+    assert interrupted or "1 of 3 dialogues are not in" in str(caught.value)
+    assert "2 dialogues (" in capsys.readouterr().out
 
 
 def test_filters_that_could_not_curate_are_refused_before_anything_is_played(

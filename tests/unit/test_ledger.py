@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import errno
 import sys
 import time
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from actors.sink import SinkCore, SinkLimits
 from cluster.ledger import Caps, LedgerCore, Progress
 from cluster.ledger_actor import LedgerActor
+from specs.errors import Unavailable
 from specs.lease import Lease
 from specs.parts import Folder
-from tests.unit.durable_samples import make_dialogue
+from tests.unit.durable_samples import faulty_folder, make_dialogue
 
 
 class Clock:
@@ -215,3 +219,33 @@ async def test_an_actor_that_comes_back_owes_what_is_not_on_disk(tmp_path: Path)
     assert await again.lease("w-0.1", 1, 2) is None
     assert await again.renew("w-0.1", [lease]) == []
     assert indices(await again.lease("w-0.1", 9, 3) or []) == [5, 6]
+
+
+async def test_a_question_that_comes_late_takes_no_lease(tmp_path: Path) -> None:
+    """The walker has asked again meanwhile, so that nobody would play what this one leased."""
+    actor = LedgerActor(Folder.of(tmp_path), 3, 1)
+    await actor.open()
+    await actor.lease("w-0.1", 1, 1)
+    await actor.lease("w-0.1", 1, 2)
+    await actor.lease("w-0.1", 1, 1)
+    assert (await actor.progress()).leased == 2
+
+
+async def test_a_ledger_that_comes_back_into_an_outage_waits_for_its_end(tmp_path: Path) -> None:
+    core = SinkCore(Folder.of(tmp_path), 0, 1, SinkLimits(), "t")
+    core.open()
+    core.finish(make_dialogue(0, turns=2), 1)
+    batch = core.take_log()
+    assert batch is not None
+    core.write_batch(batch)
+    away = True
+
+    def fault(step: str, path: str) -> None:
+        if away and step == "read":
+            raise OSError(errno.EIO, "injected")
+
+    actor = LedgerActor(faulty_folder(tmp_path, fault), 2, 0)
+    with pytest.raises(Unavailable, match=r"cannot read what is durable.*injected"):
+        await actor.progress()
+    away = False
+    assert (await actor.progress()).done == 1

@@ -20,7 +20,7 @@ from actors.manager import (
 from actors.retrieval.embedding import LexicalEmbedder
 from actors.seat import Seat
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
-from specs.errors import InputError, Unavailable
+from specs.errors import InputError, RetrievalError, Unavailable
 from specs.run_file import PolicySection, Profile, validate
 
 YES = Option(4, ("Yes, please.", "I would love some."))
@@ -75,6 +75,14 @@ async def test_references_are_embedded_once() -> None:
     await manager.route(question("One.", YES))
     await manager.route(question("Two.", YES, NO))
     assert asked == [("One.", *YES.texts), ("Two.", *NO.texts)]
+
+
+async def test_a_retriever_that_is_away_gives_no_verdict() -> None:
+    async def away(texts: tuple[str, ...]) -> Any:
+        raise RetrievalError("the retriever has not answered")
+
+    with pytest.raises(Unavailable, match="has not answered"):
+        await EmbeddingManager(away).route(question("Yes, please.", YES, NO))
 
 
 class Chooses:

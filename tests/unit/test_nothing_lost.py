@@ -6,22 +6,25 @@ carry is handed over, and what a death would forget is forgotten.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from actors.sink import LoggedTurn, SinkCore, SinkLimits
-from actors.turn_log import ended_in_log
+from actors.turn_log import ended_in_log, read_log
 from cluster.ledger import Caps, LedgerCore
 from specs.lease import Lease
-from specs.parts import Folder, durable_indices, read_dialogues
-from tests.unit.durable_samples import make_dialogue
+from specs.parts import durable_indices, read_dialogues
+from specs.records import Turn
+from tests.unit.durable_samples import faulty_folder, indices_in, make_dialogue, make_turn
 
-WANTED, SINKS, TURNS = 7, 2, 3
+WANTED, SINKS, TURNS, LEASE_S = 3, 2, 3, 10
 SEATS = ("a", "b")
 
 
@@ -35,11 +38,25 @@ class Clock:
 
 @dataclass
 class Player:
-    """A walker: what it has leased, and how many turns of each it has said."""
+    """A walker: what it has leased, until when, and the turns of each that it goes on from."""
 
     name: str
     held: dict[int, Lease] = field(default_factory=dict)
-    said: dict[int, int] = field(default_factory=dict)
+    said: dict[int, tuple[Turn, ...]] = field(default_factory=dict)
+    until: dict[int, float] = field(default_factory=dict)
+
+    def next_turn(self, index: int) -> Turn:
+        """Say something that only this walker says, and only behind what it knows was said."""
+        said = self.said[index]
+        turn = make_turn(len(said), f"{self.name} behind {digest(said)}")
+        self.said[index] = (*said, turn)
+        return turn
+
+
+def digest(turns: Sequence[Turn]) -> str:
+    """Return what tells one history from another."""
+    texts = "|".join(turn.text for turn in turns)
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 class Run(RuleBasedStateMachine):
@@ -48,15 +65,17 @@ class Run(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.place = tempfile.TemporaryDirectory()
-        self.folder = Folder.of(self.place.name)
+        self.folder = faulty_folder(Path(self.place.name))  # which waits for no disk
         self.clock = Clock()
         self.born = 0
+        self.begun: dict[int, int] = {}  # the latest epoch that each sink has heard of in its life
         self.wall = 1_000
         self.sinks = [self.new_sink(number) for number in range(SINKS)]
         self.ledger = self.new_ledger(seats=0)
         self.players = {seat: Player(f"{seat}.0") for seat in SEATS}
         self.zombies: list[Player] = []
         self.rows_seen: set[int] = set()
+        self.turns_seen: dict[int, tuple[int, int]] = {}
 
     def teardown(self) -> None:
         self.finish_the_run()
@@ -71,7 +90,7 @@ class Run(RuleBasedStateMachine):
             WANTED,
             ended | durable_indices(self.folder.child("dialogues")),
             clock=self.clock,
-            lease_s=10,
+            lease_s=LEASE_S,
             caps=Caps(99, 99),
             first_epoch=max(epoch + 1, self.wall),
             seats=seats,
@@ -79,6 +98,7 @@ class Run(RuleBasedStateMachine):
 
     def new_sink(self, number: int) -> SinkCore:
         self.born += 1
+        self.begun = {i: e for i, e in self.begun.items() if i % SINKS != number}
         core = SinkCore(self.folder, number, SINKS, SinkLimits(), f"t{self.born}")
         core.open()
         return core
@@ -95,8 +115,15 @@ class Run(RuleBasedStateMachine):
             leases = self.ledger.lease(player.name, want)
             assert leases is not None
         for lease in leases:
+            self.nobody_else_plays(lease.index, player)
             self.begin(player, lease)
         return len(leases)
+
+    def nobody_else_plays(self, index: int, player: Player) -> None:
+        """Hold that an index is leased once, while he who has it lives and renews."""
+        for other in self.players.values():
+            if other is not player and index in other.held:
+                assert other.until[index] <= self.clock.now, "leased to two at once"
 
     def begin(self, player: Player, lease: Lease) -> None:
         walk = make_dialogue(lease.index, turns=TURNS).walk_id
@@ -108,25 +135,32 @@ class Run(RuleBasedStateMachine):
         elif begun.status == "stale":
             self.ledger.superseded(lease.index, lease.epoch, begun.epoch)
         else:
+            self.begun[lease.index] = lease.epoch
             player.held[lease.index] = lease
-            player.said[lease.index] = len(begun.turns)
+            player.until[lease.index] = self.clock.now + LEASE_S
+            player.said[lease.index] = begun.turns
 
     def renew(self, player: Player) -> None:
         for lease in self.ledger.renew(player.name, list(player.held.values())):
             player.held.pop(lease.index, None)
+        for index in player.held:
+            player.until[index] = self.clock.now + LEASE_S
 
     def speak(self, player: Player, index: int) -> None:
         """Say one turn, or hand the dialogue in behind the last."""
         lease, core = player.held[index], self.sinks[index % SINKS]
-        dialogue = make_dialogue(index, turns=TURNS)
-        if player.said[index] < TURNS:
-            turn = dialogue.turns[player.said[index]]
-            player.said[index] += 1
-            core.turns([LoggedTurn(index, dialogue.walk_id, lease.epoch, turn)])
+        late = lease.epoch < self.begun.get(index, 0)
+        dialogue = make_dialogue(index, turns=0)
+        if len(player.said[index]) < TURNS:
+            turn = player.next_turn(index)
+            refused = core.turns([LoggedTurn(index, dialogue.walk_id, lease.epoch, turn)])
+            assert refused or not late, "a turn of an older epoch was taken"
             return
+        dialogue = replace(dialogue, turns=player.said[index])
         stored = core.finish(replace(dialogue, turns=()), lease.epoch, TURNS)
         if stored == "incomplete":
             stored = core.finish(dialogue, lease.epoch)
+        assert stored != "stored" or not late, "an end of an older epoch was taken"
         del player.held[index]
         if stored == "stale":
             self.ledger.superseded(index, lease.epoch, 0)
@@ -134,34 +168,49 @@ class Run(RuleBasedStateMachine):
             self.log(core)
             self.ledger.done(index, lease.epoch)
 
+    def play_all(self, player: Player) -> None:
+        for index in sorted(player.held):
+            while index in player.held:
+                self.speak(player, index)
+
     # -- what happens
 
     @rule(seat=st.sampled_from(SEATS), want=st.integers(1, 4))
     def a_walker_leases(self, seat: str, want: int) -> None:
         self.lease(self.players[seat], want)
 
+    @precondition(lambda self: any(p.held for p in (*self.players.values(), *self.zombies)))
     @rule(data=st.data(), steps=st.integers(1, TURNS + 1))
     def a_walker_plays(self, data: st.DataObject, steps: int) -> None:
         busy = [p for p in (*self.players.values(), *self.zombies) if p.held]
-        if busy:
-            player = data.draw(st.sampled_from(busy))
-            index = data.draw(st.sampled_from(sorted(player.held)))
-            for _ in range(steps):
-                if index in player.held:
-                    self.speak(player, index)
+        player = data.draw(st.sampled_from(busy))
+        index = data.draw(st.sampled_from(sorted(player.held)))
+        for _ in range(steps):
+            if index in player.held:
+                self.speak(player, index)
+
+    @rule(seat=st.sampled_from(SEATS))
+    def a_walker_plays_all_that_it_has(self, seat: str) -> None:
+        self.play_all(self.players[seat])
+
+    @precondition(lambda self: self.zombies)
+    @rule()
+    def late_walkers_wake_up(self) -> None:
+        for zombie in self.zombies:
+            self.play_all(zombie)
+        self.zombies = []
 
     @rule(seat=st.sampled_from(SEATS))
     def a_walker_renews(self, seat: str) -> None:
         self.renew(self.players[seat])
 
-    @rule(seat=st.sampled_from(SEATS), seen=st.booleans(), zombie=st.booleans())
-    def a_walker_dies(self, seat: str, seen: bool, zombie: bool) -> None:
-        """Or is only out of reach, and goes on playing."""
+    @rule(seat=st.sampled_from(SEATS), seen=st.booleans())
+    def a_walker_dies(self, seat: str, seen: bool) -> None:
+        """Or is only out of reach, and goes on playing, now or late."""
         dead = self.players[seat]
         self.born += 1
         self.players[seat] = Player(f"{seat}.{self.born}")
-        if zombie:
-            self.zombies.append(dead)
+        self.zombies += [dead] if dead.held else []
         if seen:
             self.ledger.release(dead.name)
 
@@ -196,12 +245,23 @@ class Run(RuleBasedStateMachine):
         self.wall += 100 - back
         self.ledger = self.new_ledger(seats=len(SEATS))
 
-    @rule()
     def everything_dies(self) -> None:
         self.players = {seat: Player(f"{seat}.{self.born}") for seat in SEATS}
         self.zombies = []
         self.sinks = [self.new_sink(number) for number in range(SINKS)]
         self.ledger = self.new_ledger(seats=0)
+
+    @rule(data=st.data(), cut=st.booleans())
+    def the_machine_dies(self, data: st.DataObject, cut: bool) -> None:
+        """A file of the log may be cut short by that; what it held is not there any more."""
+        names = self.folder.child("log").names("log-")
+        if names and cut:
+            self.cut_short(data.draw(st.sampled_from(names)))
+        self.everything_dies()
+
+    def cut_short(self, name: str) -> None:
+        self.folder.child("log").write_bytes(name, b"PAR1")
+        self.rows_seen, self.turns_seen = set(), {}
 
     @rule(seconds=st.integers(1, 20))
     def time_passes(self, seconds: int) -> None:
@@ -222,6 +282,12 @@ class Run(RuleBasedStateMachine):
         found = ended | durable_indices(self.folder.child("dialogues"))
         assert self.rows_seen <= found
         self.rows_seen = found
+        unfinished = read_log(self.folder.child("log")).unfinished
+        for index, (epoch, turns) in self.turns_seen.items():
+            if index not in found:
+                now = unfinished[index]
+                assert now.epoch > epoch or len(now.turns) >= turns, "logged turns are gone"
+        self.turns_seen = {i: (one.epoch, len(one.turns)) for i, one in unfinished.items()}
 
     def finish_the_run(self) -> None:
         """One walker that lives must get through, whatever state the others left."""
@@ -232,22 +298,22 @@ class Run(RuleBasedStateMachine):
             self.clock.now += 11  # what nobody renews runs out
             self.renew(last)
             self.lease(last, 3)
-            for index in sorted(last.held):
-                while index in last.held:
-                    self.speak(last, index)
+            self.play_all(last)
             assert step < 10 * WANTED - 1, "an index starves"
         for number in range(SINKS):
             self.a_sink_cuts_a_part(number)
         rows = list(read_dialogues(self.folder.child("dialogues")))
-        assert Counter(row.index for row in rows) == dict.fromkeys(range(WANTED), 1)
+        assert sorted(indices_in(self.folder.child("dialogues"))) == list(range(WANTED))
         for row in rows:
             assert [turn.index for turn in row.turns] == list(range(TURNS))
+            for place, turn in enumerate(row.turns):
+                assert turn.text.endswith(digest(row.turns[:place])), "turns of two walkers mixed"
 
 
 TestRun = Run.TestCase
 TestRun.settings = settings(
-    max_examples=40,
-    stateful_step_count=30,
+    max_examples=60,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

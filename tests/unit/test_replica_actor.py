@@ -65,3 +65,33 @@ async def test_an_endpoint_is_not_watched_for_hangs_since_it_tells_of_no_progres
         await actor.start()
         await actor.stop()
         assert len(watched) == watches
+
+
+async def test_an_engine_that_does_not_load_says_why_while_it_is_asked_how_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after its death in the middle of a run: nobody calls `start` then, and the run waits."""
+    config = EngineSection(kind="reference")
+    working = make_backend
+
+    def broken(*_: Any) -> Any:
+        backend = working(config, "r")
+
+        async def start() -> Any:
+            raise EngineError("no room on the GPU")
+
+        monkeypatch.setattr(backend, "start", start)
+        return backend
+
+    monkeypatch.setattr(replica_actor, "make_backend", broken)
+    actor = ReplicaActor(config, "r")
+    with pytest.raises(EngineError, match="is loading"):
+        await actor.submit("c", [])
+    assert (await actor.stats()).away == "it is loading"
+    with pytest.raises(EngineError, match="no room on the GPU"):
+        await actor.start()
+    assert (await actor.stats()).away == "no room on the GPU"
+    monkeypatch.setattr(replica_actor, "make_backend", working)
+    await actor.start()
+    assert (await actor.stats()).away == ""
+    await actor.stop()

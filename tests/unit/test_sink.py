@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,14 @@ from actors.turn_log import LogContents, end_entry, read_log, turn_entry, write_
 from specs.errors import DuologueError, InputError
 from specs.parts import Folder, part_names, read_dialogues
 from specs.records import Dialogue
-from tests.unit.durable_samples import Crash, ended, faulty_folder, make_dialogue, make_turn
+from tests.unit.durable_samples import (
+    Crash,
+    ended,
+    faulty_folder,
+    indices_in,
+    make_dialogue,
+    make_turn,
+)
 
 _tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
 
@@ -51,7 +57,7 @@ def logged(folder: Folder) -> LogContents:
 
 
 def rows(folder: Folder) -> list[int]:
-    return [dialogue.index for dialogue in read_dialogues(folder.child("dialogues"))]
+    return indices_in(folder.child("dialogues"))
 
 
 @pytest.fixture
@@ -175,6 +181,26 @@ def test_an_end_comes_without_the_turns_that_went_ahead(folder: Folder) -> None:
     assert list(read_dialogues(folder.child("dialogues"))) == [dialogue]
 
 
+def test_two_walkers_turns_are_never_mixed_by_a_sink_that_forgot_the_later_one(
+    folder: Folder,
+) -> None:
+    first = sink(folder)
+    first.turns(said(0, 5, 0))
+    log(first)
+    assert len(first.begin(0, "walk-0", 9).turns) == 1
+    assert first.turns(said(0, 9, 1)) == ()  # and it dies before that is in the log
+    again = sink(folder)
+    assert again.turns(said(0, 5, 1, text="too late")) == ()
+    assert again.turns(said(0, 9, 2)) == ()  # whose turn 1 is another one
+    log(again)
+    assert [turn.text for turn in logged(folder).unfinished[0].turns] == ["utterance 0", "too late"]
+    dialogue = make_dialogue(0, turns=3)
+    assert again.finish(replace(dialogue, turns=()), 9, told=3) == "incomplete"
+    assert again.finish(dialogue, 9) == "stored"
+    log(again)
+    assert logged(folder).finished[0].dialogue.turns == dialogue.turns
+
+
 def test_turns_of_another_walk_are_not_gone_on_with(folder: Folder) -> None:
     core = sink(folder)
     core.turns(said(0, 1, 0, 1))
@@ -278,8 +304,8 @@ def test_a_crash_anywhere_makes_no_second_row_and_loses_nothing_answered(
         stored = final.finish(make_dialogue(index), 9)
         assert (stored == "duplicate") == (index in final.recovered().durable)
     cut(final)
-    found = list(read_dialogues(Folder.of(path).child("dialogues")))
-    assert Counter(d.index for d in found) == dict.fromkeys(range(6), 1)
+    assert sorted(rows(Folder.of(path))) == list(range(6))
+    found = read_dialogues(Folder.of(path).child("dialogues"))
     assert all(dialogue == make_dialogue(dialogue.index) for dialogue in found)
     final.leave()
     assert Folder.of(path).child("log").names() == []
@@ -340,6 +366,27 @@ async def test_close_answers_those_who_wait(folder: Folder) -> None:
     await actor.close()
     assert await waiting == "stored"
     assert rows(folder) == [0]
+
+
+async def test_close_asked_a_second_time_waits_for_the_first(tmp_path: Path) -> None:
+    gate, reached = threading.Event(), threading.Event()
+
+    def fault(step: str, path: str) -> None:
+        if step == "written" and "part-" in path:
+            reached.set()
+            gate.wait(30)
+
+    actor = quick(faulty_folder(tmp_path, fault))
+    await actor.finish(make_dialogue(0), 1)
+    first = asyncio.create_task(actor.close())
+    await asyncio.to_thread(reached.wait, 30)
+    again = asyncio.create_task(actor.close())
+    for _ in range(10):  # it has had its turn, and has not answered
+        await asyncio.sleep(0)
+    assert not again.done()
+    gate.set()
+    await asyncio.gather(first, again)
+    assert rows(Folder.of(tmp_path)) == [0]
 
 
 class Waits:

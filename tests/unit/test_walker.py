@@ -385,3 +385,16 @@ async def quiet() -> None:
     """Let everything run that does not wait for the test."""
     for _ in range(200):
         await asyncio.sleep(0)
+
+
+async def test_a_walker_that_can_renew_no_more_fails_and_does_not_play_on() -> None:
+    @dataclass
+    class Broken(Ledger):
+        async def renew(self, walker: str, leases: Sequence[Lease]) -> Sequence[Lease]:
+            raise ValueError("a mistake in the ledger")
+
+    ledger = Broken(3)
+    walker = Walker("w", make_cast(kiosk(), Paced()), ledger, Sinks(), 2, renew_s=0.001)
+    with pytest.raises(ValueError, match="a mistake"):
+        await bounded(walker.run())
+    assert ledger.released == ["w"]
