@@ -7,7 +7,7 @@ again. What ends the run is that nothing moves for too long, whatever the reason
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 
 REMIND_S = 60.0
 """From one reminder of the same trouble to the next."""
@@ -60,12 +60,18 @@ class Standstill:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._last: Hashable = None
+        self._last: tuple[int, int | None] | None = None
         self._since = clock()
 
-    def lasts(self, progress: Hashable) -> float:
-        """Return for how many seconds `progress` has been what it is now."""
+    def lasts(self, turns: int, done: int | None) -> float:
+        """Return for how many seconds turns and dialogues have been what they are now.
+
+        Args:
+            done: None while nobody answers how many are done, which moves nothing by itself.
+        """
         now = self._clock()
-        if progress != self._last:
-            self._last, self._since = progress, now
+        if done is None and self._last is not None:
+            done = self._last[1]
+        if (turns, done) != self._last:
+            self._last, self._since = (turns, done), now
         return now - self._since

@@ -77,8 +77,9 @@ def _until_over(
                 f"{part} has told nothing for {sight.silent[part]:.0f} s: its process is ended"
             )
             crew.end(part)
-        moved = (sum(one.turns for one in stats), sight.progress and sight.progress.done)
-        _unless_stuck(crew, standstill.lasts(moved), {**sight.away, **waiting})
+        done = None if sight.progress is None else sight.progress.done
+        seconds = standstill.lasts(sum(one.turns for one in stats), done)
+        _unless_stuck(crew, seconds, {**sight.away, **waiting})
         if sight.progress is not None and reporter.due():
             reporter.show(_snapshot(stats, sight, before, now - began))
 

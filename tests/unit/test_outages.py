@@ -47,9 +47,13 @@ def test_what_is_silent_for_too_long_is_told_once_each_time() -> None:
 def test_a_standstill_lasts_as_long_as_nothing_changes() -> None:
     clock = Clock()
     standstill = Standstill(clock)
-    assert standstill.lasts((3, 1)) == 0
+    assert standstill.lasts(3, 1) == 0
     clock.now += 20
-    assert standstill.lasts((3, 1)) == 20
-    assert standstill.lasts((3, 2)) == 0
+    assert standstill.lasts(3, 1) == 20
+    assert standstill.lasts(3, 2) == 0
     clock.now += 5
-    assert standstill.lasts((3, 2)) == 5
+    assert standstill.lasts(3, 2) == 5
+    assert standstill.lasts(3, None) == 5  # a ledger that does not answer now and then
+    clock.now += 5
+    assert standstill.lasts(3, 2) == 10
+    assert standstill.lasts(4, None) == 0
