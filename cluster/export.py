@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cluster.made import find_run
 from cluster.run_folder import RunFolder
-from specs.errors import Finding, InputError, Where
+from specs.errors import DuologueError, Finding, InputError, Where
 from specs.parts import SUFFIX, TEMPORARY, Folder, read_batches, storage_error, synchronise
 from specs.records import curated_schema, preference_schema
 from trainer.curated import FORMAT, SUMMARY
@@ -114,8 +114,9 @@ def _refuse_foreign(target: Folder) -> None:
     hint = "Name a new or empty folder (--out)."
     try:
         names = [name for name in target.names() if not name.startswith((TEMPORARY, "."))]
-    except OSError as error:
-        raise InputError([Finding(Where(target.path), f"is no folder: {error}", hint)]) from None
+    except DuologueError as error:
+        why = error.__cause__ or error
+        raise InputError([Finding(Where(target.path), f"is no folder: {why}", hint)]) from None
     if not names:
         return
     with contextlib.suppress(FileNotFoundError):

@@ -30,7 +30,7 @@ from specs.records import Dialogue, Turn, dialogue_schema, turn_row
 from tests.ray.command import Command
 from tests.unit.durable_samples import indices_in
 
-DIALOGUES = int(os.environ.get("DUOLOGUE_CHAOS_DIALOGUES", "8"))
+DIALOGUES = int(os.environ.get("DUOLOGUE_CHAOS_DIALOGUES", "24"))
 KILLS = int(os.environ.get("DUOLOGUE_CHAOS_KILLS", "1"))
 TURNS = int(os.environ.get("DUOLOGUE_CHAOS_TURNS", "8"))
 SEED = int(os.environ.get("DUOLOGUE_CHAOS_SEED", "0"))
@@ -41,7 +41,7 @@ REPLICAS = 2
 SETTINGS = (
     f"run.dialogues={DIALOGUES}",
     f"policy.max_turns={TURNS}",
-    f"walkers.alive={min(DIALOGUES, 16)}",
+    f"walkers.alive={max(4, DIALOGUES // 3)}",  # so that there is work left when the driver dies
     f"engines.cpu.replicas={REPLICAS}",
     "engines.cpu.max_running=16",
     "engines.cpu.kv_cache_gb=0.5",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs as pafs
 
+from actors.sink import SinkCore, SinkLimits
 from actors.turn_log import Ended, end_entry, rows_of, turn_entry
 from specs.parts import Folder, read_rows
 from specs.records import CheckResult, Dialogue, PathStep, StopReason, Turn, dialogue_schema
@@ -163,3 +164,31 @@ def indices_in(dialogues: Folder) -> list[int]:
     Whoever wants to know that there is no second row has to count here.
     """
     return [row["index"] for row in read_rows(dialogues, dialogue_schema(), ["index"])]
+
+
+_tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
+
+
+def sink(
+    folder: Folder, number: int = 0, sinks: int = 1, rows: int = 100, start: int = 0
+) -> SinkCore:
+    """Return an open sink of a round's folder."""
+    core = SinkCore(folder, number, sinks, SinkLimits(part_rows=rows), next(_tokens), start)
+    core.open()
+    return core
+
+
+def log(core: SinkCore) -> None:
+    """Let a sink write what waits for the log."""
+    batch = core.take_log()
+    if batch is not None:
+        core.log_written(batch, core.write_batch(batch))
+
+
+def cut(core: SinkCore) -> None:
+    """Let a sink write its log, and a part of what is finished."""
+    log(core)
+    part = core.take_part()
+    if part is not None:
+        core.write_rows(part)
+        core.delete_logs(core.part_written(part))

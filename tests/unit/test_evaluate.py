@@ -25,7 +25,7 @@ from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
 from specs.errors import EngineError, InputError, Unavailable
 from specs.parts import Folder
 from specs.plan import PlanSource
-from specs.records import curated_schema
+from specs.records import SCHEMA_VERSION, curated_schema
 from specs.run_file import EngineSection, RunFile, validate
 from tests.unit.tiny_domain import tiny
 from trainer.agent_format import ChatMessage
@@ -67,7 +67,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curated(folder / "tea" / "round-0" / "curated" / "test.parquet", rows[:10], card)
     train = folder / "tea" / "round-0" / "curated" / "train.parquet"
     adapter(folder / "tea" / "round-0" / "adapter", "tiny", train=train)
-    (folder / "tea" / "run.json").write_text('{"format": "duologue-run"}')
+    manifest = {"format": "duologue-run", "schema_version": SCHEMA_VERSION}
+    (folder / "tea" / "run.json").write_text(json.dumps(manifest))
     return folder
 
 
@@ -276,7 +277,7 @@ def test_another_runs_adapter_and_a_judge(out: Path, engines: Engines) -> None:
     other = out / "single"
     greater = adapter(other / "round-0" / "adapter", "tiny", rank=32)
     policy = {"policy": {"kind": "single_prompt"}}
-    manifest = {"format": "duologue-run", "run_file": policy}
+    manifest = {"format": "duologue-run", "schema_version": SCHEMA_VERSION, "run_file": policy}
     (other / "run.json").write_text(json.dumps(manifest))
     done = run(out, arm=str(other), judge="far", opponents=[])
     assert done.comparison["systems"] == ["adapter", "single_prompt"]

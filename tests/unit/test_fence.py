@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,14 @@ from actors.sink import SinkActor, SinkCore, SinkLimits
 from specs.errors import DuologueError
 from specs.parts import Folder, part_names, read_dialogues, read_rows
 from specs.records import dialogue_schema
-from tests.unit.durable_samples import faulty_folder, indices_in, make_dialogue
-
-_tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
-
-
-def sink(folder: Folder, number: int = 0, sinks: int = 1, start: int = 1) -> SinkCore:
-    core = SinkCore(folder, number, sinks, SinkLimits(), next(_tokens), start)
-    core.open()
-    return core
-
-
-def log(core: SinkCore) -> None:
-    batch = core.take_log()
-    if batch is not None:
-        core.log_written(batch, core.write_batch(batch))
-
-
-def cut(core: SinkCore) -> None:
-    log(core)
-    part = core.take_part()
-    if part is not None:
-        core.write_rows(part)
-        core.delete_logs(core.part_written(part))
+from tests.unit.durable_samples import (
+    cut,
+    faulty_folder,
+    indices_in,
+    log,
+    make_dialogue,
+    sink,
+)
 
 
 @pytest.fixture

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from actors.sink import SinkCore, SinkLimits
+from actors.sink import SinkCore
 from actors.sink_messages import LoggedTurn
 from cluster.mend import drop_copies, retry_failed
 from cluster.run_folder import FORMAT, MANIFEST, RunFolder
 from specs.parts import Folder, part_names, read_dialogues, write_part
 from specs.records import SCHEMA_VERSION, Dialogue, StopReason
-from tests.unit.durable_samples import Crash, arrow_rows, faulty_folder, make_dialogue, make_turn
-
-_tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
+from tests.unit.durable_samples import (
+    Crash,
+    arrow_rows,
+    cut,
+    faulty_folder,
+    log,
+    make_dialogue,
+    make_turn,
+)
+from tests.unit.durable_samples import sink as opened
 
 FAILED = {1: StopReason.NO_WORDS, 4: StopReason.ERROR, 6: StopReason.REFUSED, 9: StopReason.ERROR}
 AGAIN = (1, 4, 6)
@@ -31,24 +37,7 @@ def played(index: int) -> Dialogue:
 
 
 def sinks(folder: Folder) -> list[SinkCore]:
-    found = [SinkCore(folder, number, 2, SinkLimits(), next(_tokens), 1) for number in range(2)]
-    for sink in found:
-        sink.open()
-    return found
-
-
-def log(core: SinkCore) -> None:
-    batch = core.take_log()
-    if batch is not None:
-        core.log_written(batch, core.write_batch(batch))
-
-
-def cut(core: SinkCore) -> None:
-    log(core)
-    part = core.take_part()
-    if part is not None:
-        core.write_rows(part)
-        core.delete_logs(core.part_written(part))
+    return [opened(folder, number, 2, start=1) for number in range(2)]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,34 +17,15 @@ from specs.parts import Folder, part_names, read_dialogues
 from specs.records import Dialogue
 from tests.unit.durable_samples import (
     Crash,
+    cut,
     ended,
     faulty_folder,
     indices_in,
+    log,
     make_dialogue,
     make_turn,
+    sink,
 )
-
-_tokens: Iterator[str] = (f"t{number:05}" for number in range(10**5))
-
-
-def sink(folder: Folder, number: int = 0, sinks: int = 1, rows: int = 100) -> SinkCore:
-    core = SinkCore(folder, number, sinks, SinkLimits(part_rows=rows), next(_tokens))
-    core.open()
-    return core
-
-
-def log(core: SinkCore) -> None:
-    batch = core.take_log()
-    if batch is not None:
-        core.log_written(batch, core.write_batch(batch))
-
-
-def cut(core: SinkCore) -> None:
-    log(core)
-    part = core.take_part()
-    if part is not None:
-        core.write_rows(part)
-        core.delete_logs(core.part_written(part))
 
 
 def said(index: int, epoch: int, *numbers: int, text: str = "") -> list[LoggedTurn]:
