@@ -16,19 +16,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 import pytest
 
 from actors.turn_log import read_log
 from specs.parts import Folder, read_dialogues
-from specs.records import Dialogue, Turn, dialogue_schema, turn_row
+from specs.records import Dialogue, Turn
 from tests.ray.command import Command
-from tests.unit.durable_samples import indices_in
+from tests.unit.durable_samples import arrow_rows, indices_in, make_dialogue
 
 DIALOGUES = int(os.environ.get("DUOLOGUE_CHAOS_DIALOGUES", "24"))
 KILLS = int(os.environ.get("DUOLOGUE_CHAOS_KILLS", "1"))
@@ -136,8 +135,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def kept(turns: Sequence[Turn]) -> Any:
     """Return turns as a part keeps them: the log's seconds have more digits."""
-    rows = [[turn_row(turn) for turn in turns]]
-    return pa.array(rows, type=dialogue_schema().field("turns").type).to_pylist()
+    dialogue = replace(make_dialogue(0), turns=tuple(turns))
+    return arrow_rows([dialogue]).column("turns").to_pylist()
 
 
 def test_engines_and_the_driver_are_killed_and_nothing_is_lost(tmp_path: Path) -> None:
