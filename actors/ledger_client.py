@@ -13,8 +13,9 @@ from specs.lease import Blame, Lease
 DEADLINE_S = 900.0
 """How long an actor may be away: longer than a store's outage, after which its sink says so."""
 
-CALL_S = 60.0
-"""After this a call is made again: its actor may have been stopped, or its node be out of reach."""
+CALL_S = 180.0
+"""After this a call is made again. Actors that tell nothing are ended sooner (`cluster.watch`), and
+that ends their calls; this is for calls that were lost on the way."""
 
 PAUSES_S = (0.05, 1.0)
 """The first and the longest pause before a call is made again."""

@@ -35,9 +35,8 @@ class RaySinks:
         interval_s: how long a turn may wait for others on their way to a sink.
     """
 
-    def __init__(self, handles: Sequence[Any], name: str, interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, handles: Sequence[Any], interval_s: float = INTERVAL_S) -> None:
         self._handles = list(handles)
-        self._name = name
         self._interval_s = interval_s
         self._waiting: list[list[LoggedTurn]] = [[] for _ in handles]
         self._tasks: list[asyncio.Task[None] | None] = [None for _ in handles]

@@ -85,7 +85,7 @@ class WalkerActor:
         check_windows(needs, cast.seats, engines)
         # Of the time in which a turn is to be in the log, its sink needs the greater part.
         waiting_s = parts.run.run.log_interval_s / 8
-        self._sinks = RaySinks(parts.sinks, self._name, waiting_s)
+        self._sinks = RaySinks(parts.sinks, waiting_s)
         ledger, alive = RayLedger(parts.ledger), parts.run.walkers.alive
         self._walker = Walker(self._name, cast, ledger, self._sinks, alive)
         return needs

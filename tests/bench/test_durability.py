@@ -95,7 +95,7 @@ def test_durability_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             without.append(asyncio.run(speed(domain, replicas, Forgetful())))
             sink_class: Any = ray.remote(SinkActor).options(**SINK_OPTIONS)
             sink: Any = sink_class.remote(Folder.of(tmp_path / str(number)), 0, 1)
-            with_log.append(asyncio.run(speed(domain, replicas, RaySinks([sink], "bench"))))
+            with_log.append(asyncio.run(speed(domain, replicas, RaySinks([sink]))))
             ray.get(sink.close.remote())
             ray.kill(sink)
     finally:

@@ -153,7 +153,7 @@ class Bench:
         sink = sink_class.remote(folder, 0, 1)
         ledger_class: Any = ray.remote(LedgerActor).options(num_cpus=0)
         ledger = ledger_class.remote(folder, dialogues, 0)
-        walker = Walker(name, cast, RayLedger(ledger), RaySinks([sink], name), alive)
+        walker = Walker(name, cast, RayLedger(ledger), RaySinks([sink]), alive)
         if barrier:
             recording.barrier = Barrier(lambda: walker.stats.alive)
         await walker.run()

@@ -39,7 +39,7 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Sink], RaySinks]:
     monkeypatch.setattr(sink_client, "INTERVAL_S", 0.0)
     monkeypatch.setattr(sink_client, "WAITING", 3)
     handles: list[Any] = [Sink(), Sink()]
-    return handles, RaySinks(handles, "walker-0")
+    return handles, RaySinks(handles)
 
 
 async def say(sinks: RaySinks, index: int, count: int) -> None:
