@@ -269,7 +269,9 @@ class Crew:
     def look_around(self) -> Sight:
         """Ask every actor at once for its figures; what does not answer is left out."""
         parts = self._parts()
-        found = gather({name: part.ask for name, part in parts.items()}, ASK_S)
+        calls = {name: part.ask for name, part in parts.items()}
+        # A ledger that comes back into an outage of the store lives, and knows nothing yet.
+        found = gather({**calls, "progress": self.ledger.progress.remote}, ASK_S)
         silent = {name: part.silent_s for name, part in parts.items() if name not in found}
         sinks = [f"sink-{number}" for number in range(len(self.sinks))]
         away = dict.fromkeys(silent, "it does not answer")
@@ -280,7 +282,7 @@ class Crew:
             name: [found[replica] for replica in of if replica in found]
             for name, of in self.engines.items()
         }
-        return Sight(found.get("ledger"), stats, away, silent)
+        return Sight(found.get("progress"), stats, away, silent)
 
     def end(self, name: str) -> None:
         """End the process of an actor that tells nothing any more; Ray starts it again."""
@@ -289,9 +291,7 @@ class Crew:
 
     def _parts(self) -> dict[str, _Part]:
         """Return all actors but the walkers, each with what it is asked to show that it lives."""
-        # A ledger that comes back into an outage of the store answers when that is over.
-        patience = max(SILENT_S, self.run.run.outage_s)
-        parts = {"ledger": _Part(self.ledger, self.ledger.progress.remote, patience)}
+        parts = {"ledger": _Part(self.ledger, self.ledger.__ray_ready__.remote)}
         for number, sink in enumerate(self.sinks):
             parts[f"sink-{number}"] = _Part(sink, sink.stats.remote)
         for number, retriever in enumerate(self.retrievers):
