@@ -21,7 +21,6 @@ import ray
 
 from actors.engines.client import EngineClient
 from actors.engines.ray_replica import RayReplica
-from actors.engines.replica_actor import ReplicaActor
 from actors.sink import SINK_OPTIONS, SinkActor
 from actors.sink_client import RaySinks
 from actors.turn_log import read_log
@@ -31,8 +30,12 @@ from specs.domain import Domain
 from specs.engine import EngineInfo
 from specs.loader import open_domain
 from specs.parts import Folder, read_dialogues
-from specs.run_file import EngineSection, ReferenceFaults
-from tests.bench.test_orchestration import Endless, Forgetful, make_cast
+from tests.bench.test_orchestration import (
+    Endless,
+    Forgetful,
+    make_cast,
+    reference_engine,
+)
 from tests.ray.command import ROOT, environment
 
 ALIVE = int(os.environ.get("DUOLOGUE_BENCH_ALIVE", "200"))
@@ -81,15 +84,7 @@ def test_durability_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     """Turns a second with the turn log and without any sink, by turns in one run."""
     domain = open_domain("recipe")
     calm_collector()
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    try:
-        section = EngineSection(
-            kind="reference", max_running=100_000, faults=ReferenceFaults(latency_s=(0.02, 0.2))
-        )
-        make: Any = ray.remote(ReplicaActor).options(num_cpus=0, max_concurrency=4000)
-        handle: Any = make.remote(section, "bench-0")
-        ray.get(handle.start.remote())
-        replicas = {"bench-0": RayReplica(handle)}
+    with reference_engine() as replicas:
         with_log, without = [], []
         for number in range(3):
             without.append(asyncio.run(speed(domain, replicas, Forgetful())))
@@ -98,8 +93,6 @@ def test_durability_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             with_log.append(asyncio.run(speed(domain, replicas, RaySinks([sink]))))
             ray.get(sink.close.remote())
             ray.kill(sink)
-    finally:
-        ray.shutdown()
     with capsys.disabled():
         each = ", ".join(f"{a / b:.3f}" for a, b in zip(with_log, without, strict=True))
         print(

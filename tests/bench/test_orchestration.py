@@ -5,11 +5,12 @@ walker that keeps 5,000 dialogues of the recipe domain alive. Prints figures; ne
 """
 
 import asyncio
+import contextlib
 import cProfile
 import os
 import pstats
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -169,9 +170,9 @@ async def shares(domain: Domain, tokenizer: Any) -> dict[str, float]:
     return found
 
 
-def test_orchestration(capsys: Any) -> None:
-    domain = open_domain("recipe")
-    tokenizer = load_tokenizer("smollm2-135m")
+@contextlib.contextmanager
+def reference_engine() -> Iterator[dict[str, RayReplica]]:
+    """A Ray of its own, and the reference engine in a process, answering after 20 to 200 ms."""
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     try:
         section = EngineSection(
@@ -180,7 +181,15 @@ def test_orchestration(capsys: Any) -> None:
         make: Any = ray.remote(ReplicaActor).options(num_cpus=0, max_concurrency=4000)
         handle: Any = make.remote(section, "bench-0")
         ray.get(handle.start.remote())
-        replicas = {"bench-0": RayReplica(handle)}
+        yield {"bench-0": RayReplica(handle)}
+    finally:
+        ray.shutdown()
+
+
+def test_orchestration(capsys: Any) -> None:
+    domain = open_domain("recipe")
+    tokenizer = load_tokenizer("smollm2-135m")
+    with reference_engine() as replicas:
         for name, used in (("without tokenizing", None), ("with tokenizing", tokenizer)):
             figures = asyncio.run(play(domain, replicas, used))
             with capsys.disabled():
@@ -191,5 +200,3 @@ def test_orchestration(capsys: Any) -> None:
                 )
                 for part, share in asyncio.run(shares(domain, used)).items():
                     print(f"  {part}: {share * figures['cpu_ms']:.3f} ms ({share:.0%})")
-    finally:
-        ray.shutdown()
