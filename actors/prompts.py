@@ -16,9 +16,9 @@ from typing import Any
 
 from specs.domain import Example, RoleCard, Side, Slot, Speech
 from specs.engine import Message
+from specs.engine_section import Profile
 from specs.expressions import Template
 from specs.records import dump_json
-from specs.run_file import Profile
 from specs.scene import SceneError, coerce
 from specs.seeds import later
 

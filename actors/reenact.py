@@ -20,11 +20,11 @@ from actors.speaking import Utterer
 from actors.spoken import Spoken
 from specs.domain import Domain, Side, Speech
 from specs.engine import Answer, EngineInfo, Request
+from specs.engine_section import Profile
 from specs.errors import DuologueError
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, Turn
 from specs.replay import recorded_results
-from specs.run_file import Profile
 from specs.scene import Calling, CallResult, Scene
 from specs.seeds import digest
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from actors.prompts import Prompt
 from specs.engine import Answer, EngineInfo, Request, Sampling
-from specs.run_file import Profile
+from specs.engine_section import Profile
 
 
 class Client(Protocol):

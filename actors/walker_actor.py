@@ -43,11 +43,13 @@ class WalkerParts:
 
     Attributes:
         domain: in Ray's object store, so that many walkers of a node read one copy.
+        alive: dialogues that it plays at once.
         infos: by engine.
         engines: handles, by engine and replica.
     """
 
     run: RunFile
+    alive: int
     domain: Any
     source: PlanSource
     infos: Mapping[str, EngineInfo]
@@ -86,7 +88,7 @@ class WalkerActor:
         # Of the time in which a turn is to be in the log, its sink needs the greater part.
         waiting_s = parts.run.run.log_interval_s / 8
         self._sinks = RaySinks(parts.sinks, waiting_s)
-        ledger, alive = RayLedger(parts.ledger), parts.run.walkers.alive
+        ledger, alive = RayLedger(parts.ledger), parts.alive
         self._walker = Walker(self._name, cast, ledger, self._sinks, alive)
         return needs
 

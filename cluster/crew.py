@@ -29,6 +29,7 @@ from cluster.ledger import Caps
 from cluster.ledger import Progress as LedgerProgress
 from cluster.ledger_actor import LEDGER_OPTIONS, LedgerActor
 from cluster.placement import check_gpus, cluster_address
+from cluster.sizes import Sizes
 from cluster.supervision import Walkers
 from specs.domain import Domain
 from specs.engine import EngineInfo, EngineStats
@@ -123,6 +124,7 @@ class Crew:
     source: PlanSource
     folder: Folder
     say: Callable[[str], None]
+    sizes: Sizes
     run_start: int = 0
     attempts: Mapping[int, int] = field(default_factory=dict)
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -137,7 +139,7 @@ class Crew:
 
     def open_sinks(self) -> Recovered:
         """Start the sinks; return what they found on disk, joined."""
-        section, count = self.run.run, self.run.walkers.sinks
+        section, count = self.run.run, self.sizes.sinks
         limits = SinkLimits(
             section.part_rows,
             section.part_bytes,
@@ -171,7 +173,7 @@ class Crew:
         self._make_engines()
         self.retrievers = [
             start_actor(self.run.retrieval, name=f"retriever-{number}")
-            for number in range(self.run.walkers.retrievers)
+            for number in range(self.sizes.retrievers)
         ]
         corpus = ray.put(Corpus.of(self.domain.documents))
         starting = {
@@ -187,7 +189,7 @@ class Crew:
 
     def _open_ledger(self) -> LedgerProgress:
         make = ray.remote(LedgerActor).options(**LEDGER_OPTIONS, name="ledger")
-        section, seats = self.run.run, self.run.walkers.count
+        section, seats = self.run.run, self.sizes.walkers
         caps = Caps(failures=section.attempts)
         self.ledger = make.remote(self.folder, section.dialogues, seats, caps, self.attempts)
         progress: LedgerProgress = ask_one(self.ledger.open.remote, AGAIN_S, "the ledger")
@@ -203,7 +205,7 @@ class Crew:
             if engine.url and engine.kind == "openai":
                 self.say(f"{name}: documents of this domain are sent to {plain_url(engine.url)}")
             self.engines[name] = {}
-            for number in range(engine.replicas):
+            for number in range(self.sizes.replicas[name][1]):
                 replica = f"{name}-{number}"
                 options: dict[str, Any] = {
                     "name": replica,
@@ -221,8 +223,9 @@ class Crew:
 
     def _cores_each(self, names: Sequence[str]) -> int:
         """Return the cores of each engine without a GPU: 0 (all) where there is only one."""
-        engines = [self.run.engines[name] for name in names]
-        count = sum(e.replicas for e in engines if e.kind == "vllm" and not e.gpus)
+        engines = {name: self.run.engines[name] for name in names}
+        on_cpu = [name for name, e in engines.items() if e.kind == "vllm" and not e.gpus]
+        count = sum(self.sizes.replicas[name][1] for name in on_cpu)
         return max(1, len(os.sched_getaffinity(0)) // count) if count > 1 else 0
 
     def _start_engines(self) -> None:
@@ -243,6 +246,7 @@ class Crew:
     def _make_walkers(self) -> None:
         parts = WalkerParts(
             run=self.run,
+            alive=self.sizes.alive,
             domain=ray.put(self.domain),
             source=self.source,
             infos=self.infos,
@@ -251,7 +255,7 @@ class Crew:
             sinks=self.sinks,
             ledger=self.ledger,
         )
-        self.walkers = Walkers(parts, self.say)
+        self.walkers = Walkers(parts, self.sizes.walkers, self.say)
         self.walkers.start()
 
     # -- at work

@@ -11,10 +11,11 @@ from actors.engines.models import resolve_model
 from cluster.held_out import leaks
 from cluster.run_folder import RunFolder
 from cluster.train import base_model
+from specs.engine_section import EngineSection
 from specs.errors import EngineError, Finding, InputError, Where, nearest
 from specs.parts import Folder
 from specs.records import dump_json
-from specs.run_file import EngineSection, EvaluateSection, RunFile
+from specs.run_file import EvaluateSection, RunFile
 from specs.seeds import digest
 from trainer.adapter import MANIFEST, check_adapter, load_manifest
 from trainer.agent_format import learned, read_understanding

@@ -14,6 +14,7 @@ import click
 from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, duration
 from cluster.run_folder import RunFolder
+from cluster.sizes import sizes
 from cluster.summary import lines, summarize
 from specs.domain import Domain
 from specs.errors import DuologueError, Finding, InputError, Where
@@ -172,7 +173,16 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
         check_shared(folder.folder)
         attempts = folder.attempts()
-        crew = Crew(run, domain, source_of(run), folder.round(0), reporter.say, start, attempts)
+        crew = Crew(
+            run,
+            domain,
+            source_of(run),
+            folder.round(0),
+            reporter.say,
+            sizes(run),
+            start,
+            attempts,
+        )
         try:
             recovered = crew.open_sinks()
             for warning in recovered.warnings:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from specs.engine_section import EngineSection
 from specs.errors import Finding, InputError, Where
 from specs.gpus import ROUNDING, room
-from specs.run_file import EngineSection
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -52,16 +52,16 @@ def shortage(engines: Mapping[str, EngineSection], nodes: Sequence[float]) -> Fi
         nodes: how many GPUs each node has.
     """
     asking = {name: engine for name, engine in engines.items() if engine.gpus}
-    wanted = sum((engine.gpus or 0) * engine.replicas for engine in asking.values())
+    wanted = sum((engine.gpus or 0) * engine.least for engine in asking.values())
     if wanted > sum(nodes) + ROUNDING:
-        each = ", ".join(f"{name}: {e.replicas} x {e.gpus:g}" for name, e in asking.items())
+        each = ", ".join(f"{name}: {e.least} x {e.gpus:g}" for name, e in asking.items())
         message = f"the engines need {wanted:g} GPUs ({each}), and Ray finds {sum(nodes):g}"
         return _finding(asking, message)
     rooms = {name: sum(room(e.gpus or 0, gpus) for gpus in nodes) for name, e in asking.items()}
-    crowded = [name for name, engine in asking.items() if rooms[name] < engine.replicas]
+    crowded = [name for name, engine in asking.items() if rooms[name] < engine.least]
     if not crowded:
         return None
-    of = ", ".join(f"{rooms[name]} of {asking[name].replicas} of {name}" for name in crowded)
+    of = ", ".join(f"{rooms[name]} of {asking[name].least} of {name}" for name in crowded)
     have = ", ".join(f"{gpus:g}" for gpus in nodes)
     message = (
         f"only {of} find room: a share of a GPU lies on one GPU, and whole GPUs on one node "

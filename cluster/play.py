@@ -28,10 +28,11 @@ from cluster.show import plain
 from cluster.single_engine import started
 from specs.domain import Domain, Side
 from specs.engine import Sampling
+from specs.engine_section import EngineSection
 from specs.loader import locate, open_domain
 from specs.plan import Plan, PlanSource, make_plan
 from specs.records import Dialogue, Turn
-from specs.run_file import EngineSection, RunFile, load
+from specs.run_file import RunFile, load
 
 NAME = "play"
 

@@ -21,9 +21,10 @@ from cluster.show import plain
 from cluster.single_engine import started
 from specs.domain import Domain
 from specs.engine import Request
+from specs.engine_section import EngineSection
 from specs.errors import DuologueError, Finding, InputError, Unavailable, Where
 from specs.plan import PlanSource, make_plan
-from specs.run_file import EngineSection, RunFile, TokenLimits
+from specs.run_file import RunFile, TokenLimits
 from trainer.adapter import MANIFEST, check_adapter, load_manifest
 from trainer.agent_format import ChatMessage, PieceKind
 from trainer.chat_template import ChatEncoder

@@ -19,9 +19,10 @@ from actors.retrieval.retriever import LocalRetriever
 from actors.retrieval.store import Corpus
 from actors.seat import Seat
 from specs.domain import Domain
+from specs.engine_section import EngineSection, Profile
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue
-from specs.run_file import MANAGED, EngineSection, PolicySection, Profile, RetrievalSection
+from specs.run_file import MANAGED, PolicySection, RetrievalSection
 from specs.traits import Shares
 
 ALIVE = 64

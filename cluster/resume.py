@@ -18,10 +18,10 @@ from specs.traits import TRAITS
 
 ENGINE_PLACEMENT = frozenset(
     {
-        "replicas", "max_running", "gpus", "resources", "cpu_cores", "kv_cache_gb", "dtype",
-        "eager",
+        "replicas", "max_running", "gpus", "accelerator", "resources", "cpu_cores", "kv_cache_gb",
+        "dtype", "eager",
         "tensor_parallel", "url", "key_env", "requests_per_minute", "start_deadline_s",
-        "turn_deadline_s", "hang_s",
+        "turn_deadline_s", "hang_s", "tokens_per_s", "gpu_hour_price",
     }
 )  # fmt: skip
 """Keys of an engine that decide where and how fast it runs."""

@@ -17,8 +17,8 @@ from actors.engines.client import EngineClient
 from actors.engines.replica import ReplicaCore
 from cluster.placement import check_gpus, cluster_address
 from specs.engine import EngineInfo, Replica
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 Started = tuple[EngineClient, EngineInfo]
 
@@ -72,7 +72,7 @@ async def _on_cluster(
         make = ray.remote(ReplicaActor).options(**options)
         handles: dict[str, Any] = {
             f"{name}-{number}": make.remote(config, f"{name}-{number}", adapter)
-            for number in range(config.replicas)
+            for number in range(config.least)
         }
         try:
             replicas = {key: RayReplica(handle) for key, handle in handles.items()}

@@ -68,6 +68,7 @@ class Walkers:
     def __init__(
         self,
         parts: WalkerParts,
+        count: int,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,7 +76,7 @@ class Walkers:
         self._say = say
         self._clock = clock
         self._past = WalkerStats()
-        self._seats = [_Seat(number) for number in range(parts.run.walkers.count)]
+        self._seats = [_Seat(number) for number in range(count)]
 
     def start(self) -> None:
         """Take every seat, and wait until all have what they need.

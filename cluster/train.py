@@ -245,7 +245,7 @@ def resources(run: RunFile) -> Resources:
 
     found = cluster_resources(ray.nodes())  # type: ignore[no-untyped-call]
     engines = [run.engines[name] for name in run.speaking_engines]
-    held = sum((engine.gpus or 0) * engine.replicas for engine in engines)
+    held = sum((engine.gpus or 0) * engine.most for engine in engines)
     return Resources(found.cpus, found.gpus, _most("CPU"), _most("GPU"), held)
 
 

@@ -7,16 +7,12 @@ working directory, as on the command line.
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -24,34 +20,24 @@ from pydantic import (
 )
 
 from specs.domain import MAX_TURNS
+from specs.engine_section import EngineSection
 from specs.errors import Finding, InputError, Where, nearest
 from specs.gpus import Gpus
 from specs.presets import PRESETS
+from specs.section import Place, Processes, Seconds, Section
 from specs.settings import apply
 from specs.traits import Shares, contradictions
 
-Place = Annotated[str, AfterValidator(os.path.expanduser)]
-"""A path, or what may be one; `~` is the home of whoever starts the run."""
 
-Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
-_SCHEMES = ("http://", "https://")
-Processes = Annotated[int, Field(ge=1, le=4096)]
-"""Of one kind; a cluster of Ray bears no more."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
-    )
-
-
-class RunSection(_Section):
+class RunSection(Section):
     """What the run is called, how much it makes, and where that goes.
 
     Attributes:
         attempts: how often a dialogue that finds no words, or none that can be read, is tried
             before that is its row.
         log_interval_s: within which a turn that was said is in the turn log.
+        dialogue_deadline_s: of playing that one dialogue may take, not counting what it waits in
+            engines' queues, before it is given back and goes on elsewhere; None for no limit.
         outage_s: how long the place may refuse to be written (a full disk, a store out of reach),
             or an engine be away, before the run ends; it pauses meanwhile.
     """
@@ -64,10 +50,11 @@ class RunSection(_Section):
     part_rows: Annotated[int, Field(ge=1)] = 2000
     part_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
     log_interval_s: Seconds = 2.0
+    dialogue_deadline_s: Seconds | None = None
     outage_s: Seconds = 600.0
 
 
-class DomainSection(_Section):
+class DomainSection(Section):
     """Which domain; `corpus`, `personas` replace the domain's own files."""
 
     path: Place
@@ -79,7 +66,7 @@ MANAGED = frozenset({"routed", "hybrid"})
 """Policies in which a manager finds edges."""
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     """How the dialogues are steered (DESIGN.md section 4).
 
     Attributes:
@@ -111,7 +98,7 @@ class PolicySection(_Section):
 Chance = Annotated[float, Field(ge=0, le=1)]
 
 
-class TraitShares(_Section):
+class TraitShares(Section):
     """The share of dialogues whose user is so, each drawn by itself (`specs.traits`).
 
     Attributes:
@@ -146,114 +133,13 @@ class TraitShares(_Section):
         return tuple((name, share) for name, share in self if share)
 
 
-class UsersSection(_Section):
+class UsersSection(Section):
     """What the users are like who are not ideal; nobody is so by default."""
 
     traits: TraitShares = TraitShares()
 
 
-class Profile(_Section):
-    """How one model is spoken to: it belongs to the model, never to a domain.
-
-    Attributes:
-        form: a chat through the model's template, or a script that the model continues.
-        history: how many of the last turns the model sees.
-        examples: how many few-shot pairs.
-        candidates: asked for at first, and at once when none of those passed.
-        repair: ask once more, naming the failed checks.
-        grounding: how many words of documents and results go in beside the instruction.
-    """
-
-    form: Literal["chat", "script"] = "chat"
-    history: Annotated[int, Field(ge=0)] = 12
-    examples: Annotated[int, Field(ge=0)] = 3
-    candidates: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]] = (1, 3)
-    repair: bool = True
-    max_tokens: Annotated[int, Field(ge=1)] = 120
-    temperature: Annotated[float, Field(ge=0)] = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    top_k: Annotated[int, Field(ge=0)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
-    persona: bool = True
-
-
-class ReferenceFaults(_Section):
-    """Faults and latencies of the reference engine, for rehearsing a cluster.
-
-    Attributes:
-        latency_s: bounds of a uniform draw, seconds.
-        failure: share of requests answered `unavailable`.
-        hang: share of requests that are never answered.
-        crash_after: requests after which the replica dies; 0 for never.
-        garbage: share of candidates that say something no check lets through.
-    """
-
-    latency_s: tuple[float, float] = (0.0, 0.0)
-    failure: Annotated[float, Field(ge=0, le=1)] = 0.0
-    hang: Annotated[float, Field(ge=0, le=1)] = 0.0
-    crash_after: Annotated[int, Field(ge=0)] = 0
-    garbage: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-    @field_validator("latency_s")
-    @classmethod
-    def _bounds_in_order(cls, bounds: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= bounds[0] <= bounds[1]:
-            raise ValueError("wants the least and the most seconds, neither below 0")
-        return bounds
-
-
-class EngineSection(_Section):
-    """One engine: a model, its replicas and its profile.
-
-    Attributes:
-        model: `smollm2-135m`, a local folder, a GGUF file or a hub id (vllm); the served model's
-            name (openai); unused (reference).
-        url: of an OpenAI-compatible endpoint, up to and including `/v1`.
-        key_env: the environment variable that holds its key; the key itself is never written.
-        window: tokens of prompt and answer together.
-        max_running: candidates decoded at once.
-        resources: Ray's custom resources that one replica takes, such as `{user_engine = 1}`: they
-            send an engine to the nodes that have them (`ray_cluster.yaml`).
-        cpu_cores: cores for vLLM's threads on the CPU; 0 for all.
-        kv_cache_gb: GiB for the KV cache on the CPU.
-        eager: do without torch.compile: starts sooner, speaks slower.
-        vllm: further arguments of vLLM's AsyncEngineArgs, as they are.
-        hang_s: an engine that does nothing for so long, with work at hand, is ended and started
-            again; not one of kind openai, whose requests have their deadlines.
-    """
-
-    kind: Literal["vllm", "openai", "reference"] = "vllm"
-    model: str = "smollm2-135m"
-    replicas: Processes = 1
-    window: Annotated[int, Field(ge=128)] = 2048
-    max_running: Annotated[int, Field(ge=1)] = 48
-    gpus: Gpus | None = None
-    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    cpu_cores: Annotated[int, Field(ge=0)] = 0
-    kv_cache_gb: Annotated[float, Field(gt=0)] = 1.0
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    eager: bool = True
-    revision: str | None = None
-    tensor_parallel: Annotated[int, Field(ge=1)] = 1
-    vllm: dict[str, Any] = Field(default_factory=dict)
-    url: str | None = None
-    key_env: str | None = None
-    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
-    start_deadline_s: Seconds = 600.0
-    turn_deadline_s: Seconds = 120.0
-    hang_s: Seconds = 180.0
-    faults: ReferenceFaults = ReferenceFaults()
-    profile: Profile = Profile()
-
-    @model_validator(mode="after")
-    def _needs_url(self) -> EngineSection:
-        if self.kind == "openai" and not (self.url or "").lower().startswith(_SCHEMES):
-            raise ValueError("an openai engine needs `url`, such as http://127.0.0.1:8000/v1")
-        return self
-
-
-class RolesSection(_Section):
+class RolesSection(Section):
     """Which engine plays which role; the manager only where `policy.manager` is a model."""
 
     user: str
@@ -261,16 +147,26 @@ class RolesSection(_Section):
     manager: str | None = None
 
 
-class WalkersSection(_Section):
-    """How many walkers, and how many dialogues each keeps alive."""
-
-    count: Processes = 1
-    alive: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    sinks: Processes = 1
-    retrievers: Processes = 1
+Count = Processes | Literal["auto"]
 
 
-class RetrievalSection(_Section):
+class WalkersSection(Section):
+    """How many processes play, and how many dialogues at once; `auto` is settled by the plan.
+
+    Attributes:
+        count: walkers: as many as the expected turns a second need.
+        alive: dialogues that each keeps alive: together enough to keep the engines full.
+        sinks: writers of the turn log and the parts.
+        retrievers: document stores, each with its embedding model.
+    """
+
+    count: Count = "auto"
+    alive: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
+    sinks: Count = "auto"
+    retrievers: Count = "auto"
+
+
+class RetrievalSection(Section):
     """The document store: embedded Qdrant, or a server by URL with the same code.
 
     Attributes:
@@ -283,10 +179,32 @@ class RetrievalSection(_Section):
     key_env: str | None = None
 
 
-class ClusterSection(_Section):
-    """Where it runs: no address starts a local Ray."""
+class ClusterSection(Section):
+    """Where it runs: no address starts a local Ray.
+
+    Attributes:
+        gpu_hour_price: what a GPU costs for an hour, in `currency`; None for not counted.
+    """
 
     address: str | None = None
+    gpu_hour_price: Annotated[float, Field(ge=0)] | None = None
+    currency: str = "USD"
+
+
+class BudgetSection(Section):
+    """What a generation may take; it stops in good order when the first of these is used up.
+
+    Attributes:
+        dialogues: that are played in one go, of those that `run.dialogues` wants.
+        tokens: written and read by the models.
+        gpu_hours: of all engines, from when they got their GPUs.
+        hours: of wall time.
+    """
+
+    dialogues: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    hours: Annotated[float, Field(gt=0)] | None = None
 
 
 FilterKind = Literal[
@@ -302,7 +220,7 @@ FilterKind = Literal[
 ]
 
 
-class Filter(_Section):
+class Filter(Section):
     """One filter of a curation; they apply in their order, each to what the one before kept.
 
     `none` keeps everything: it stands for doing without, in a comparison.
@@ -328,7 +246,7 @@ class Filter(_Section):
     cosine: Annotated[float, Field(gt=0, le=1)] = 0.98
 
 
-class Subgoals(_Section):
+class Subgoals(Section):
     """When an utterance of the agent speaks for a subgoal (`duologue calibrate` finds both).
 
     Attributes:
@@ -341,7 +259,7 @@ class Subgoals(_Section):
     threshold: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
-class CurateSection(_Section):
+class CurateSection(Section):
     """Which dialogues are learned from, and how they are split.
 
     Attributes:
@@ -365,7 +283,7 @@ class CurateSection(_Section):
     seed: int = 0
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """The adapter: what is trained, how, and on which hardware.
 
     Attributes:
@@ -437,7 +355,7 @@ class TrainSection(_Section):
         return {**PRESETS.get(str(data.get("preset")), {}), **data}
 
 
-class TokenLimits(_Section):
+class TokenLimits(Section):
     """The most tokens of each piece that the agent writes (`trainer.agent_format`)."""
 
     understanding: Annotated[int, Field(ge=8)] = 96
@@ -445,7 +363,7 @@ class TokenLimits(_Section):
     answer: Annotated[int, Field(ge=8)] = 160
 
 
-class EvaluateSection(_Section):
+class EvaluateSection(Section):
     """What the adapter is measured on and against.
 
     Attributes:
@@ -479,7 +397,7 @@ class EvaluateSection(_Section):
     seed: int = 0
 
 
-class RunFile(_Section):
+class RunFile(Section):
     """A whole run file."""
 
     @property
@@ -508,6 +426,7 @@ class RunFile(_Section):
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
     cluster: ClusterSection = ClusterSection()
+    budget: BudgetSection = BudgetSection()
 
     @model_validator(mode="after")
     def _traits_can_act(self) -> RunFile:

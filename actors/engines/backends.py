@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specs.engine import Backend
-from specs.run_file import EngineSection
+from specs.engine_section import EngineSection
 
 
 def make_backend(config: EngineSection, name: str, adapter: str = "") -> Backend:

@@ -31,9 +31,9 @@ from specs.engine import (
     Request,
     dead,
 )
+from specs.engine_section import EngineSection
 from specs.errors import EngineError, nearest
 from specs.masking import Place
-from specs.run_file import EngineSection
 
 if TYPE_CHECKING:
     import httpx

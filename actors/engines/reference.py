@@ -19,8 +19,8 @@ from specs.engine import (
     Request,
     dead,
 )
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 from specs.seeds import seed
 
 _GARBAGE = "As an AI language model, I " * 40

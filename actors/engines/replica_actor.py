@@ -19,8 +19,8 @@ from actors.engines.backends import make_backend
 from actors.engines.replica import ReplicaCore
 from actors.orphans import end_when_orphaned
 from specs.engine import EngineInfo, EngineStats, Polled, Request
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 _log = logging.getLogger(__name__)
 EXIT_DEAD = 70

@@ -20,8 +20,8 @@ from actors.engines.models import load_tokenizer, resolve_model
 from actors.engines.vllm_environment import environment
 from actors.engines.vllm_start import EngineMeter, start_engine
 from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 GREEDY = 1e-5
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

@@ -14,6 +14,7 @@ import ray
 from cluster.crew import Crew, ray_session
 from cluster.generate import open_run_domain, source_of
 from cluster.run_folder import RunFolder
+from cluster.sizes import sizes
 from specs.run_file import load
 
 
@@ -22,7 +23,7 @@ def main(run_file: str, notes: str) -> None:
     domain = open_run_domain(run)
     with RunFolder(run.run.out, run.run.name) as folder, ray_session(None):
         folder.open(run, domain)
-        crew = Crew(run, domain, source_of(run), folder.round(0), print)
+        crew = Crew(run, domain, source_of(run), folder.round(0), print, sizes(run))
         crew.open_sinks()
         crew.start()
         assert crew.walkers is not None

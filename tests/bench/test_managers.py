@@ -38,9 +38,9 @@ from actors.retrieval.embedding import load_embedder
 from actors.seat import Seat
 from cluster.single_engine import started
 from specs.domain import Domain
+from specs.engine_section import EngineSection, Profile
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
-from specs.run_file import EngineSection, Profile
 from specs.scene import Scene
 from specs.words import holds, words
 

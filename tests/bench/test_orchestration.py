@@ -30,11 +30,11 @@ from actors.walker import Walker
 from actors.walker_actor import calm_collector
 from specs.domain import Domain, Side
 from specs.engine import Answer, Candidate, EngineInfo, Request
+from specs.engine_section import EngineSection, Profile, ReferenceFaults
 from specs.lease import Blame, Lease
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, Turn
-from specs.run_file import EngineSection, Profile, ReferenceFaults
 
 ALIVE = int(os.environ.get("DUOLOGUE_BENCH_ALIVE", "5000"))
 SECONDS = float(os.environ.get("DUOLOGUE_BENCH_SECONDS", "20"))

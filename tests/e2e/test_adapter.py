@@ -12,8 +12,9 @@ from actors.engines.backends import make_backend
 from actors.engines.models import load_tokenizer, resolve_model
 from actors.engines.vllm_engine import VllmBackend
 from specs.engine import Answer, Request, Sampling
+from specs.engine_section import EngineSection
 from specs.parts import Folder
-from specs.run_file import EngineSection, TrainSection
+from specs.run_file import TrainSection
 from tests.unit.tiny_model import chat
 from trainer import weights
 from trainer.adapter import check_adapter, publish

@@ -21,7 +21,7 @@ SECONDS = 120
 HERE = """
 import asyncio, signal
 from actors.engines.backends import make_backend
-from specs.run_file import EngineSection
+from specs.engine_section import EngineSection
 
 async def main():
     backend = make_backend(EngineSection(window=512, max_running=4, kv_cache_gb=0.25), "e")
@@ -38,7 +38,7 @@ ACTOR = """
 import signal
 import ray
 from actors.engines.replica_actor import ReplicaActor
-from specs.run_file import EngineSection
+from specs.engine_section import EngineSection
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 config = EngineSection(window=512, max_running=4, kv_cache_gb=0.25)

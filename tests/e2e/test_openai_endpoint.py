@@ -20,8 +20,8 @@ import pytest
 from actors.engines.models import resolve_model
 from actors.engines.openai_endpoint import OpenAIBackend
 from specs.engine import Message, Request, Sampling
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

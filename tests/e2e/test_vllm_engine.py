@@ -18,8 +18,8 @@ from actors.engines.models import load_tokenizer
 from actors.engines.replica import ReplicaCore
 from actors.engines.vllm_engine import VllmBackend
 from specs.engine import Answer, EngineInfo, Request, Sampling
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]

@@ -13,8 +13,8 @@ from actors.engines.client import ClientLimits, EngineClient
 from actors.engines.ray_replica import RayReplica
 from actors.engines.replica_actor import ReplicaActor
 from specs.engine import Answer, Request, Sampling
+from specs.engine_section import EngineSection, ReferenceFaults
 from specs.errors import EngineError
-from specs.run_file import EngineSection, ReferenceFaults
 
 LIMITS = ClientLimits(backoff_s=(0.05, 0.5), poll_s=2.0)
 SLOW = ReferenceFaults(latency_s=(0.2, 0.6))

@@ -13,8 +13,8 @@ from actors.retrieval.sampled import SampledTools
 from actors.seat import Seat
 from specs.domain import Domain, Side
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
+from specs.engine_section import Profile
 from specs.plan import PlanSource
-from specs.run_file import Profile
 from specs.scene import Calling, CallResult, Scene
 
 START = datetime(2024, 5, 1, tzinfo=UTC)

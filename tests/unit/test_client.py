@@ -17,8 +17,8 @@ from actors.engines.reference import ReferenceBackend
 from actors.engines.replica import ReplicaCore
 from actors.engines.routing import StickyRouter
 from specs.engine import Answer, Polled, Replica, Request, Sampling
+from specs.engine_section import EngineSection, ReferenceFaults
 from specs.errors import EngineError
-from specs.run_file import EngineSection, ReferenceFaults
 
 QUICK = ClientLimits(backoff_s=(0.001, 0.005), poll_s=0.05, call_s=1.0, give_up_s=0.05)
 PATIENT = ClientLimits(backoff_s=(0.001, 0.005), poll_s=0.05, call_s=1.0)

@@ -16,10 +16,10 @@ from actors.single_prompt import SinglePrompt
 from specs.checks import run_checks
 from specs.domain import Domain
 from specs.engine import Failure
+from specs.engine_section import Profile
 from specs.errors import Unavailable
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn, turn_from_row, turn_row
-from specs.run_file import Profile
 from specs.utterance import Utterance
 from specs.words import Vocabulary
 from tests.unit.kiosk import kiosk

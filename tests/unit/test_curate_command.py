@@ -27,11 +27,12 @@ from cluster.rehearsal import rehearse
 from cluster.run_folder import RunFolder
 from cluster.walked_labels import is_run, walked_labels
 from specs.engine import Answer, Candidate, Failure, Request
+from specs.engine_section import EngineSection
 from specs.errors import DuologueError, InputError, Unavailable
 from specs.parts import read_dialogues, read_rows, write_part
 from specs.records import Dialogue, StopReason, quality_schema
 from specs.replay import source_of
-from specs.run_file import EngineSection, RunFile, validate
+from specs.run_file import RunFile, validate
 from tests.unit import tiny_domain
 from tests.unit.durable_samples import arrow_rows
 from trainer.consistency import follow, inconsistencies

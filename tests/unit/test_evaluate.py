@@ -22,11 +22,12 @@ from cluster.evaluate import Evaluated, evaluate
 from cluster.held_out import identity
 from cluster.rehearsal import rehearse
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
+from specs.engine_section import EngineSection
 from specs.errors import EngineError, InputError, Unavailable
 from specs.parts import Folder
 from specs.plan import PlanSource
 from specs.records import SCHEMA_VERSION, curated_schema
-from specs.run_file import EngineSection, RunFile, validate
+from specs.run_file import RunFile, validate
 from tests.unit.tiny_domain import tiny
 from trainer.agent_format import ChatMessage
 from trainer.chat_file import CARD, ChatFile

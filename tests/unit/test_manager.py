@@ -20,8 +20,9 @@ from actors.manager import (
 from actors.retrieval.embedding import LexicalEmbedder
 from actors.seat import Seat
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
+from specs.engine_section import Profile
 from specs.errors import InputError, RetrievalError, Unavailable
-from specs.run_file import PolicySection, Profile, validate
+from specs.run_file import PolicySection, validate
 
 YES = Option(4, ("Yes, please.", "I would love some."))
 NO = Option(7, ("No, thank you.", "Not for me."))

@@ -13,8 +13,8 @@ import pytest
 from actors.engines.openai_endpoint import OpenAIBackend, is_loopback
 from actors.engines.replica import ReplicaCore
 from specs.engine import Answer, Message, Request, Sampling
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 KEY = "sk-very-secret"
 Handler = Callable[[httpx.Request], httpx.Response]

@@ -15,10 +15,12 @@ from cluster.crew import Crew
 from cluster.person import Noted
 from cluster.placement import shortage
 from cluster.single_engine import started
+from cluster.sizes import sizes
+from specs.engine_section import EngineSection
 from specs.errors import InputError
 from specs.parts import Folder
 from specs.plan import PlanSource
-from specs.run_file import EngineSection, RunFile, TrainSection, validate
+from specs.run_file import RunFile, TrainSection, validate
 from tests.unit.kiosk import kiosk
 
 
@@ -58,7 +60,7 @@ def run_file(small: dict[str, Any], big: dict[str, Any], address: str | None = N
 def start(run: RunFile, tmp_path: Path) -> list[str]:
     """Start a crew until its first engine is to be made; returns what was said."""
     said: list[str] = []
-    crew = Crew(run, kiosk(), PlanSource(7), Folder.of(tmp_path), said.append)
+    crew = Crew(run, kiosk(), PlanSource(7), Folder.of(tmp_path), said.append, sizes(run))
     with pytest.raises(Made):
         crew.start()
     return said
@@ -145,7 +147,7 @@ async def test_a_person_plays_with_one_copy_of_an_engine(
     async def start_none(
         config: EngineSection, name: str, *_: Any, **__: Any
     ) -> AsyncIterator[Any]:
-        asked.append((name, config.replicas))
+        asked.append((name, config.least))
         raise Made
         yield
 

@@ -25,9 +25,9 @@ from actors.prompts import (
 )
 from specs.domain import Example, RoleCard, Side, Slot, Speech
 from specs.engine import Message
+from specs.engine_section import Profile
 from specs.errors import Where
 from specs.expressions import Template
-from specs.run_file import Profile
 
 HERE = Where("test.yaml", 1, 1)
 CARDS: dict[Side, RoleCard] = {

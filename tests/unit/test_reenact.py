@@ -10,9 +10,9 @@ import pytest
 from actors.cast import Cast
 from actors.conversation import Conversation
 from actors.reenact import UNSURE, exact_prompts
+from specs.engine_section import Profile
 from specs.plan import make_plan
 from specs.records import Dialogue, dialogue_from_row, dialogue_row
-from specs.run_file import Profile
 from specs.scene import Scene
 from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Letters, Scripted, make_cast, place, shown

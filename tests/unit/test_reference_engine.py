@@ -9,8 +9,8 @@ import pytest
 from actors.engines.reference import ReferenceBackend
 from actors.engines.replica import ReplicaCore
 from specs.engine import Answer, Request, Sampling
+from specs.engine_section import EngineSection, ReferenceFaults
 from specs.errors import EngineError
-from specs.run_file import EngineSection, ReferenceFaults
 
 REFERENCES = ("one", "two words", "now three words")
 

@@ -14,8 +14,8 @@ from actors.engines.backends import make_backend
 from actors.engines.openai_endpoint import OpenAIBackend
 from actors.engines.replica_actor import ReplicaActor
 from specs.engine import Message, Request, Sampling
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 
 def _penniless(request: httpx.Request) -> httpx.Response:

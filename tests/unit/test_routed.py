@@ -19,11 +19,12 @@ from cluster.summary import summarize
 from specs.checks import literals
 from specs.domain import Domain, Side
 from specs.engine import Answer, Candidate, Request
+from specs.engine_section import Profile
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason, Turn, dialogue_from_row, dialogue_row
 from specs.replay import replay
-from specs.run_file import PolicySection, Profile
+from specs.run_file import PolicySection
 from specs.traits import told
 from tests.unit.scripted import Calls, make_cast, shown
 

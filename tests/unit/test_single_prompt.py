@@ -11,10 +11,10 @@ import pytest
 from actors.reenact import exact_prompts
 from actors.single_prompt import SinglePrompt
 from specs.engine import Answer, Candidate, Failure, Request
+from specs.engine_section import Profile
 from specs.errors import Unavailable
 from specs.plan import PlanSource, make_plan
 from specs.records import Dialogue, StopReason
-from specs.run_file import Profile
 from tests.unit.kiosk import kiosk
 from tests.unit.scripted import Letters, make_cast, shown
 

@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from actors.engines import vllm_engine
 from actors.engines.cores import Claim
 from actors.engines.vllm_engine import VllmBackend, special_ids
+from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.run_file import EngineSection
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 OFFLINE = "HF_HUB_OFFLINE"
