@@ -177,7 +177,7 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
         attempts = folder.attempts()
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
         found = settled(run, domain, nodes, run.run.dialogues)
-        check_places(wanted(run, found), nodes, reporter.say)
+        check_places(wanted(run, found), nodes)
         source, round_ = source_of(run), folder.round(0)
         crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts)
         try:

@@ -88,8 +88,6 @@ def place_findings(run: RunFile, made: Forecast, nodes: Nodes) -> list[Finding]:
     from trainer.training import place_findings as unplaced
 
     found = misfits(wanted(run, made.sizes), nodes)
-    if nodes.grows and not nodes.types:
-        return []  # nobody knows what may come
     if not found and run.train.gpus_per_worker is not None:
         found += unplaced(run.train, training_resources(run, nodes))
     return found
@@ -112,7 +110,7 @@ def _nodes(run: RunFile) -> tuple[Nodes, str]:
     asking = any(bundle(run.engines[name]) for name in run.speaking_engines)
     if cluster_address(address) is None and launcher:
         types, most = read_launcher(Path(launcher))
-        return Nodes((), types, most, grows=True), launcher
+        return Nodes((), types, most), launcher
     if cluster_address(address) is None and not asking:
         return Nodes(({"CPU": 1.0},)), "this machine"
     from cluster.crew import ray_session
