@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from actors.engines.models import load_tokenizer
+from actors.engines.models import load_tokenizer, resolve_model
 from actors.foresight import Foreseen, foresee
 from cluster import walk_sample
 from cluster.forecast import SIDES, EngineForecast, Forecast, forecast
@@ -94,9 +94,18 @@ def place_findings(run: RunFile, made: Forecast, nodes: Nodes) -> list[Finding]:
 
 
 def _tokenizer(engine: EngineSection) -> Any:
+    """Return a model's tokenizer where it is on this machine: a plan waits for no hub."""
     if engine.kind != "vllm":
         return None
     with contextlib.suppress(EngineError):
+        if isinstance(place := resolve_model(engine.model, engine.revision), str):
+            from huggingface_hub import try_to_load_from_cache
+
+            cached = try_to_load_from_cache(
+                place, "tokenizer_config.json", revision=engine.revision
+            )
+            if not isinstance(cached, str):
+                return None
         return load_tokenizer(engine.model, engine.revision)
     return None
 
