@@ -49,10 +49,11 @@ def generate(run: RunFile, fresh: bool, retry: bool = False) -> None:
         opened = folder.open(run, domain, fresh=fresh)
         for change in opened.changed:
             reporter.say(f"resuming with {change}")
-        _mend(run, domain, folder, reporter)
+        there = _mend(run, domain, folder, reporter)
         if retry:
             reporter.say(_retried(retry_failed(folder, run.run.dialogues, opened.start)))
-        interrupted = _play(run, domain, folder, opened.start, reporter)
+            there = IndexSet(durable_indices(folder.dialogues()))
+        interrupted = _play(run, domain, folder, opened.start, there, reporter)
         summary = summarize(read_dialogues(folder.dialogues()))
         try:
             folder.note_durable(summary.dialogues)
@@ -102,11 +103,14 @@ def source_of(run: RunFile) -> PlanSource:
     return PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0, asked)
 
 
-def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[str]:
+def check_parts(
+    dialogues: Folder, domain: Domain, source: PlanSource
+) -> tuple[IndexSet, list[str]]:
     """Refuse parts of another run before an index of theirs is taken for played.
 
     Returns:
-        Warnings: the parts with dialogues that an earlier part holds, too.
+        The indices that are there, and warnings: the parts with dialogues that an earlier part
+        holds, too.
 
     Raises:
         InputError: naming every part that is another run's, or that cannot be read.
@@ -130,22 +134,20 @@ def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[s
             warnings.append(f"{dialogues.file(name)}: {again} of its dialogues are there twice")
     if wrong:
         raise InputError(wrong)
-    return warnings
+    return seen, warnings
 
 
-def _mend(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> None:
-    """Say what is not as it was left, and mend what can be mended."""
+def _mend(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> IndexSet:
+    """Say what is not as it was left, and mend what can be mended; returns what is there."""
     dialogues = folder.dialogues()
-    twice = check_parts(dialogues, domain, source_of(run))
+    there, twice = check_parts(dialogues, domain, source_of(run))
     for warning in twice:
         reporter.say(f"warning: {warning}")
     if twice:
         reporter.say(f"{drop_copies(dialogues)} second copies were taken out")
-    columns = dialogue_schema(), ["index"]
-    parts = part_names(dialogues)
-    there = sum(len(batch) for name in parts for batch in read_batches(dialogues, name, *columns))
-    if gone := folder.gone(there):
+    if gone := folder.gone(len(there)):
         reporter.say(f"warning: {gone}")
+    return there
 
 
 def _retried(failed: Counter[str]) -> str:
@@ -160,7 +162,14 @@ def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
         yield from zip(*(column.to_pylist() for column in batch), strict=True)
 
 
-def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter: Reporter) -> bool:
+def _play(
+    run: RunFile,
+    domain: Domain,
+    folder: RunFolder,
+    start: int,
+    there: IndexSet,
+    reporter: Reporter,
+) -> bool:
     from cluster.crew import Crew, ray_session
     from cluster.nodes import nodes_of
     from cluster.placement import check_places
@@ -168,7 +177,8 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
     from cluster.probe import check_shared
     from cluster.watch import watch
 
-    if _all_durable(run, folder):
+    owed = sum(index not in there for index in range(run.run.dialogues))
+    if not owed and not folder.log().names("log-"):  # else sinks have to look at the log
         reporter.say(f"{run.run.dialogues} of {run.run.dialogues} dialogues are there already")
         return False
     with ray_session(run.cluster.address):
@@ -176,7 +186,7 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
         check_shared(folder.folder)
         attempts = folder.attempts()
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
-        found = settled(run, domain, nodes, run.run.dialogues)
+        found = settled(run, domain, nodes, owed)
         check_places(wanted(run, found), nodes)
         source, round_ = source_of(run), folder.round(0)
         crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts)
@@ -198,16 +208,6 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
             return True
         finally:
             crew.close()
-
-
-def _all_durable(run: RunFile, folder: RunFolder) -> bool:
-    """Say whether nothing is owed and no log is left for the sinks to look at.
-
-    Ray takes seconds to start, and would only find the same.
-    """
-    if folder.log().names("log-"):
-        return False
-    return durable_indices(folder.dialogues()).issuperset(range(run.run.dialogues))
 
 
 def _sigterm_as_interrupt() -> None:

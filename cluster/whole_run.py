@@ -86,7 +86,8 @@ def unfit(run: RunFile) -> list[Finding]:
     from cluster.evaluation_plan import unfit as unfit_evaluation
     from cluster.train import unfit as unfit_training
 
-    return [*unfit_curation(run), *unfit_training(run), *unfit_evaluation(run)]
+    found = [*unfit_curation(run), *unfit_training(run), *unfit_evaluation(run)]
+    return list(dict.fromkeys(found))  # a model is looked for by more than one stage
 
 
 def _train(run: RunFile, fresh: bool, say: Say) -> None:

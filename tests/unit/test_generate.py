@@ -33,7 +33,8 @@ def write(folder: Folder, name: str, *dialogues: Dialogue) -> None:
 def test_parts_of_another_run_are_refused_all_at_once(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
     write(folder, "part-a.parquet", own(0), own(1))
-    assert check_parts(folder, kiosk(), SOURCE) == []
+    there, warnings = check_parts(folder, kiosk(), SOURCE)
+    assert (set(there), warnings) == ({0, 1}, [])
     write(folder, "part-b.parquet", own(2), own(3, PlanSource(8)))
     write(folder, "part-c.parquet", own(4, PlanSource(7, "single_prompt")))
     with pytest.raises(InputError) as caught:
@@ -52,7 +53,7 @@ def test_dialogues_that_are_there_twice_are_told(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
     write(folder, "part-a.parquet", own(0), own(1))
     write(folder, "part-b.parquet", own(1), own(2))
-    [warning] = check_parts(folder, kiosk(), SOURCE)
+    _, [warning] = check_parts(folder, kiosk(), SOURCE)
     assert "part-b.parquet: 1 of its dialogues" in warning
 
 
