@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench.perfect_scheduler import Places, Schedule, Work, schedule, work_of
+from tests.bench.perfect_scheduler import Places, Work, schedule, work_of
 from tests.bench.scaled_run import Note, Played, Setting, faults_of
 
 STEADY = (0.2, 0.6)
@@ -89,8 +89,7 @@ def places_of(setting: Setting) -> dict[str, Places]:
 def figures(played: Played) -> Figures:
     """Return what a run came to."""
     setting = played.setting
-    roles, faults = setting.roles(), faults_of(setting)
-    work = [work_of(dialogue, roles, faults) for dialogue in played.dialogues]
+    work = _work(played)
     if not played.complete:
         return _of_limited(played, work)
     perfect = schedule(work, places_of(setting), played.alive)
@@ -176,8 +175,60 @@ def row(found: Figures) -> str:
     )
 
 
-def perfect_of(played: Played) -> Schedule:
-    """Return the perfect scheduler's schedule of a run that was played to its end."""
+GPUS = (256, 10_000)
+"""Of how many one wants to know."""
+
+CORE = 0.7
+"""How full a process's core may be before its event loop answers late."""
+
+
+def projection(many: Figures, best: Figures) -> list[str]:
+    """Return what more GPUs need, by what a turn costs here.
+
+    Args:
+        many: the run with the most replicas, where calls carry the fewest turns each.
+        best: the run with the most turns a second, where they carry more.
+    """
+    turns = sum(len(dialogue.turns) for dialogue in best.played.dialogues)
+    each = full_turns_s(_work(best.played), best.played.setting)
+    each /= sum(best.played.setting.replicas.values()) * best.played.setting.places / PLACES_7B
+    length = turns / len(best.played.dialogues)
+    lines = [f"one replica of {PLACES_7B} places says {each:.0f} turns/s at most"]
+    for gpus in GPUS:
+        pace = gpus * each
+        lines.append(f"{gpus} GPUs: {pace:.0f} turns/s, {pace / length:.0f} dialogues/s")
+        for kind in ("walkers", "sinks", "retrievers"):
+            low, high = (pace * one.steady.cpu_ms.get(kind, 0.0) / 1000 for one in (best, many))
+            lines.append(f"  {kind}: {low:.0f} cores ({high:.0f} at the calls of the last row)")
+        ledger = pace * best.steady.cpu_ms.get("ledger", 0.0) / 1000
+        full = "fits" if ledger < CORE else f"is full at {CORE / ledger * gpus:.0f} GPUs"
+        lines.append(f"  ledger (one process): {ledger:.2f} cores, {full}")
+        driver = _driver(many, best, gpus)
+        full = "fits" if driver < CORE else f"is full at {CORE / driver * gpus:.0f} GPUs"
+        lines.append(f"  driver (one process): {driver:.2f} cores, {full}")
+        walkers = pace * best.steady.cpu_ms.get("walkers", 0.0) / 1000 / CORE
+        polls = walkers * gpus
+        lines.append(
+            f"  open polls: {walkers:.0f} walkers x {gpus} replicas = {polls:.0f}, each with "
+            f"{pace / polls:.2f} turns a second"
+        )
+    return lines
+
+
+def _driver(many: Figures, best: Figures, gpus: int) -> float:
+    """Return the cores that the driver needs: what it costs grows with the replicas it asks."""
+    points = sorted(
+        (sum(one.played.setting.replicas.values()), _cores(one, "driver")) for one in (many, best)
+    )
+    (few, low), (most, high) = points
+    each = (high - low) / (most - few) if most > few else 0.0
+    return max(0.0, high + each * (gpus - most))
+
+
+def _cores(found: Figures, kind: str) -> float:
+    return found.steady.cpu_ms.get(kind, 0.0) * found.steady.turns_s / 1000
+
+
+def _work(played: Played) -> list[list[Work]]:
     roles, faults = played.setting.roles(), faults_of(played.setting)
-    work = [work_of(dialogue, roles, faults) for dialogue in played.dialogues]
-    return schedule(work, places_of(played.setting), played.alive)
+    return [work_of(dialogue, roles, faults) for dialogue in played.dialogues]
