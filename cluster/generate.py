@@ -14,7 +14,6 @@ import click
 from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, duration
 from cluster.run_folder import RunFolder
-from cluster.sizes import sizes
 from cluster.summary import lines, summarize
 from specs.domain import Domain
 from specs.errors import DuologueError, Finding, InputError, Where
@@ -163,6 +162,9 @@ def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
 
 def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter: Reporter) -> bool:
     from cluster.crew import Crew, ray_session
+    from cluster.nodes import nodes_of
+    from cluster.placement import check_places
+    from cluster.plan import settled, wanted
     from cluster.probe import check_shared
     from cluster.watch import watch
 
@@ -173,16 +175,11 @@ def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter:
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
         check_shared(folder.folder)
         attempts = folder.attempts()
-        crew = Crew(
-            run,
-            domain,
-            source_of(run),
-            folder.round(0),
-            reporter.say,
-            sizes(run),
-            start,
-            attempts,
-        )
+        nodes = nodes_of(run.cluster.launcher, run.cluster.address)
+        found = settled(run, domain, nodes, run.run.dialogues)
+        check_places(wanted(run, found), nodes, reporter.say)
+        source, round_ = source_of(run), folder.round(0)
+        crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts)
         try:
             recovered = crew.open_sinks()
             for warning in recovered.warnings:

@@ -85,7 +85,7 @@ def _until_over(
 
 
 def _unless_stuck(crew: Crew, seconds: float, wrong: dict[str, str]) -> None:
-    engines = [crew.run.engines[name] for name in crew.engines]
+    engines = [crew.run.engines[name] for name in crew.sizes.replicas]
     turn = max((engine.start_deadline_s + engine.turn_deadline_s for engine in engines), default=0)
     if seconds > max(crew.run.run.outage_s, turn):
         why = "; ".join(f"{part}: {what}" for part, what in wrong.items()) or "no reason is known"

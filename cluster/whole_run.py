@@ -14,7 +14,7 @@ import click
 from cluster.curate import curate
 from cluster.generate import generate
 from cluster.progress import duration
-from specs.errors import InputError
+from specs.errors import Finding, InputError
 from specs.run_file import RunFile
 from trainer.curated import NothingKept, further, more_needed
 
@@ -39,7 +39,8 @@ def run_all(run: RunFile, fresh: bool) -> None:
     def stage(name: str) -> None:
         click.echo(f"\n== {name} (after {duration(time.monotonic() - began)})")
 
-    _refuse_early(run)
+    if findings := unfit(run):
+        raise InputError(findings)
     stage("generate and curate")
     make_dialogues(run, fresh, say)
     stage("train")
@@ -79,15 +80,13 @@ def make_dialogues(run: RunFile, fresh: bool, say: Say) -> None:
         fresh = False
 
 
-def _refuse_early(run: RunFile) -> None:
-    """Refuse what needs no dialogues to be known: nobody wants to hear of it hours later."""
+def unfit(run: RunFile) -> list[Finding]:
+    """Return what needs no dialogues to be known: nobody wants to hear of it hours later."""
     from cluster.curate import unfit as unfit_curation
     from cluster.evaluation_plan import unfit as unfit_evaluation
     from cluster.train import unfit as unfit_training
 
-    findings = [*unfit_curation(run), *unfit_training(run), *unfit_evaluation(run)]
-    if findings:
-        raise InputError(findings)
+    return [*unfit_curation(run), *unfit_training(run), *unfit_evaluation(run)]
 
 
 def _train(run: RunFile, fresh: bool, say: Say) -> None:
