@@ -21,7 +21,7 @@ import ray
 from actors.engines.reference import ReferenceBackend
 from actors.engines.replica import ReplicaCore
 from actors.orphans import end_when_orphaned
-from cluster.crew import Crew
+from cluster.crew import LOOK_S, Crew
 from specs.engine import Answer, EngineInfo, EngineStats, Request
 from specs.engine_section import EngineSection
 from specs.errors import EngineError
@@ -168,17 +168,18 @@ class SimulatedCrew(Crew):
         make: Any = ray.remote(ReplicaHost)
         self.hosts = [make.options(**HOST_OPTIONS).remote() for _ in range(count)]
 
-    def make_replica(self, engine: str, number: int) -> Any:
+    def make_replica(self, engine: str, number: int, group: Any) -> Any:
         """Return what stands for the handle of a replica's actor."""
+        del group
         speeds = self.speeds.get(engine, [1.0])
         config = paced(self.run.engines[engine], speeds[number % len(speeds)])
         return SimulatedReplica(self.hosts[number % len(self.hosts)], f"{engine}-{number}", config)
 
-    def _make_engines(self) -> None:
-        for name in self.run.speaking_engines:
-            numbers = range(self.sizes.replicas[name][1])
-            made = {f"{name}-{number}": self.make_replica(name, number) for number in numbers}
-            self.engines[name] = made
+    def _await_engines(self) -> None:
+        """Wait for all replicas, so that none is missing in what the first dialogues come to."""
+        while not self.fleet.complete:
+            self.fleet.look()
+            time.sleep(LOOK_S)
 
     def use(self) -> dict[str, Use]:
         """Return how much of the places is in use, by engine."""
