@@ -23,14 +23,22 @@ KINDS = {
     "ray::ReplicaHost": "replicas",
     "ray::ReplicaActor": "replicas",
 }
-"""By how the command line of an actor's process begins; what is none of these is Ray's own."""
+"""By how the command line of an actor's process begins."""
+
+SERVERS = {"/raylet": "raylet", "/gcs_server": "GCS"}
+"""Ray's own, by how their program's path ends. The raylet holds the object store's memory."""
 
 DRIVER, RAY = "driver", "Ray"
+"""The latter is all else that Ray starts: agents, monitors, workers that wait."""
 
 
 def kind_of(command: str) -> str:
     """Return the kind of a run's process, but for its driver, by its command line."""
-    return next((kind for mark, kind in KINDS.items() if command.startswith(mark)), RAY)
+    program = command.partition(" ")[0]
+    for mark, kind in KINDS.items():
+        if command.startswith(mark):
+            return kind
+    return next((kind for mark, kind in SERVERS.items() if program.endswith(mark)), RAY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,9 @@ def _stretch(begin: Note, end: Note) -> float:
     return used / drawn if drawn else 1.0
 
 
-KINDS = ("walkers", "replicas", "sinks", "ledger", "retrievers", "driver", "Ray")
+KINDS = (
+    "walkers", "replicas", "sinks", "ledger", "retrievers", "driver", "raylet", "GCS", "Ray"
+)  # fmt: skip
 
 
 def heading() -> str:

@@ -28,7 +28,7 @@ import psutil
 import pytest
 
 from specs.parts import Folder, durable_indices, part_names
-from tests.bench.process_costs import Costs, slope, watched
+from tests.bench.process_costs import DRIVER, KINDS, RAY, SERVERS, Costs, slope, watched
 from tests.bench.test_scale import commit
 from tests.ray.command import ROOT, environment
 from tests.unit.tiny_domain import write
@@ -37,7 +37,6 @@ DIALOGUES = int(os.environ.get("DUOLOGUE_BENCH_DIALOGUES", "100000"))
 ALIVE = int(os.environ.get("DUOLOGUE_BENCH_ALIVE", "200"))
 WALKERS = int(os.environ.get("DUOLOGUE_BENCH_WALKERS", "2"))
 KILLED_AT = 0.9
-KINDS = ("driver", "ledger", "walkers", "sinks", "replicas", "retrievers", "Ray")
 
 RUN_FILE = """\
 [run]
@@ -145,7 +144,7 @@ def test_hundred_thousand(capsys: Any, tmp_path: Path) -> None:
     tell(
         f"  played {first.done} in {first.progress[-1][0] - first.began:.0f} s, {pace:.1f} a second"
     )
-    for kind in KINDS:
+    for kind in (DRIVER, *dict.fromkeys(KINDS.values()), *SERVERS.values(), RAY):
         tell(_memory(kind, costs, first.progress))
     dialogues = Folder.of(out).child("many", "round-0", "dialogues")
     log = Folder.of(out).child("many", "round-0", "log")

@@ -18,7 +18,9 @@ def sample(at: float, **cpu: float) -> Sample:
         ("ray::SinkActor.turns", "sinks"),
         ("ray::ReplicaHost.call", "replicas"),
         ("ray::IDLE", "Ray"),
-        ("/somewhere/raylet/raylet --raylet_socket_name=x", "Ray"),
+        ("/somewhere/raylet/raylet --raylet_socket_name=x", "raylet"),
+        ("/somewhere/gcs/gcs_server --log_dir=x", "GCS"),
+        ("python agent.py --raylet-name=/tmp/sockets/raylet", "Ray"),
         ("grep ray::WalkerActor", "Ray"),
     ],
 )
