@@ -115,7 +115,7 @@ class SinkActor:
                 self._first = await call(self._core.open)
                 self._writer = asyncio.create_task(self._write_on())
                 return self._first
-        return self._core.recovered(self._first.max_epoch, self._first.warnings)
+        return self._core.recovered(self._first.warnings)
 
     async def begin(self, index: int, walk_id: str, epoch: int) -> Begun:
         """Start or take over a dialogue: says whether to play it, and from which turns on."""

@@ -31,7 +31,6 @@ from actors.turn_log import (
     Ended,
     Entry,
     LogContents,
-    Unfinished,
     end_entry,
     log_name,
     log_prefix,
@@ -136,7 +135,7 @@ class SinkCore:
         self._next_log = _after(contents.files)
         self._next_part = _after(part_names(self._parts))
         self._take_over(contents, prefix)
-        return self.recovered(contents.max_epoch, contents.warnings)
+        return self.recovered(contents.warnings)
 
     def _clear_temporaries(self) -> None:
         """Delete what is half written by earlier incarnations, of any number of sinks."""
@@ -162,22 +161,16 @@ class SinkCore:
             for index in alive:
                 self._files_of.setdefault(index, set()).add(name)
         for index, known in contents.unfinished.items():
-            entries = (turn_entry(index, known.walk_id, known.epoch, t) for t in known.turns)
-            bodies = [entry.body for entry in entries]
+            bodies = list(known.bodies)
             self._open[index] = _Open(known.walk_id, known.epoch, bodies, len(bodies))
         finished = list(contents.finished.values())
         if finished:
             self._hold(rows_of(finished), finished)
 
-    def recovered(self, max_epoch: int = -1, warnings: Sequence[str] = ()) -> Recovered:
-        """Return what is durable and what is in progress now."""
-        durable = tuple(place * self._sinks + self._number for place in self._stored)
-        unfinished = {
-            index: Unfinished(open_.walk_id, open_.epoch, turns_of(open_.bodies))
-            for index, open_ in sorted(self._open.items())
-        }
-        epochs = [open_.epoch for open_ in self._open.values()]
-        return Recovered(durable, unfinished, max([max_epoch, *epochs]), tuple(warnings))
+    def recovered(self, warnings: Sequence[str] = ()) -> Recovered:
+        """Return what is durable now."""
+        durable = IndexSet(place * self._sinks + self._number for place in self._stored)
+        return Recovered(durable, tuple(warnings))
 
     # --- what walkers say -----------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from actors.turn_log import Ended, Entry, Unfinished
+from actors.turn_log import Ended, Entry
+from specs.index_set import IndexSet
 from specs.records import Turn
 
 Stored = Literal["stored", "duplicate", "stale", "incomplete"]
@@ -54,18 +55,14 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a sink found on disk.
+    """What a sink found on disk; what was said in dialogues that go on, `begin` gives to each.
 
     Attributes:
-        durable: the indices that need no playing, ascending.
-        unfinished: what the log knows of the others, by index; `begin` gives their turns, too.
-        max_epoch: the highest epoch in the log, or -1; leases start above it.
+        durable: the indices that need no playing, a bit each.
         warnings: what could not be read, in words for the user.
     """
 
-    durable: tuple[int, ...]
-    unfinished: dict[int, Unfinished]
-    max_epoch: int
+    durable: IndexSet
     warnings: tuple[str, ...]
 
 

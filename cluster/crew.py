@@ -35,6 +35,7 @@ from cluster.supervision import Walkers
 from specs.domain import Domain
 from specs.engine import EngineStats
 from specs.errors import DuologueError
+from specs.index_set import IndexSet
 from specs.masking import plain_url
 from specs.parts import Folder
 from specs.plan import PlanSource
@@ -167,9 +168,7 @@ class Crew:
         found: list[Recovered] = list(ask(calls, 600.0, "the sinks").values())
         self.opened = True
         return Recovered(
-            durable=tuple(index for part in found for index in part.durable),
-            unfinished={i: u for part in found for i, u in part.unfinished.items()},
-            max_epoch=max(part.max_epoch for part in found),
+            durable=IndexSet(index for part in found for index in part.durable),
             warnings=tuple(warning for part in found for warning in part.warnings),
         )
 
