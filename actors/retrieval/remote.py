@@ -12,6 +12,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from actors.laps import RETRIEVAL, spent
 from actors.orphans import end_when_orphaned
 from actors.retrieval.request import SearchPage, SearchRequest
 from actors.retrieval.retriever import LocalRetriever
@@ -103,18 +104,24 @@ class RetrieverClient:
 
     async def search(self, request: SearchRequest) -> SearchPage:
         """Return one page (`Retriever.search`)."""
-        page: SearchPage = await self._call("search", request)
+        page: SearchPage = await self._timed("search", request)
         return page
 
     async def embed(self, texts: tuple[str, ...]) -> Vectors:
         """Return one normalized row a text."""
-        vectors: Vectors = await self._call("embed", texts)
+        vectors: Vectors = await self._timed("embed", texts)
         return vectors
 
     async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
         """Return the cosines, shape (len(one), len(other))."""
-        cosines: Vectors = await self._call("similarity", one, other)
+        cosines: Vectors = await self._timed("similarity", one, other)
         return cosines
+
+    async def _timed(self, method: str, *arguments: Any) -> Any:
+        began = time.perf_counter()
+        answer = await self._call(method, *arguments)
+        spent(RETRIEVAL, began)
+        return answer
 
     async def _call(
         self,
