@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.cast import Cast
@@ -145,6 +145,16 @@ class WalkerStats:
     def ended(self) -> int:
         """Of these, how many ended in an end state."""
         return self.stops[StopReason.ENDED.value]
+
+    def copy(self) -> WalkerStats:
+        """Return how it stands now, for whoever reads it in another thread than the walker's."""
+        return replace(
+            self,
+            said=self.said.copy(),
+            stops=self.stops.copy(),
+            laps={side: laps.plus(Laps()) for side, laps in self.laps.items()},
+            retries=self.retries.copy(),
+        )
 
     def plus(self, other: WalkerStats) -> WalkerStats:
         """Return what both have done; what is only so now is left out."""
