@@ -101,6 +101,7 @@ class WalkerStats:
         said: turns by role and by who worded them.
         stops: durable dialogues by why they stopped.
         laps: where the turns' time went, by role.
+        tokens: written, by role; those of a manager that is a model under `manager`.
         retries: requests that were made again: for more `candidates`, for a `repair`, and those
             `sent` again to an engine that had failed.
         lag_s: how late the loop was when it was looked at last; `longest_lag_s` at its worst.
@@ -115,7 +116,7 @@ class WalkerStats:
     stops: Counter[str] = field(default_factory=Counter)
     laps: dict[Side, Laps] = field(default_factory=_no_laps)
     retries: Counter[str] = field(default_factory=Counter)
-    completion_tokens: int = 0
+    tokens: Counter[str] = field(default_factory=Counter)
     given_back: int = 0
     lag_s: float = 0.0
     longest_lag_s: float = 0.0
@@ -137,6 +138,11 @@ class WalkerStats:
         return sum(count for (_, source), count in self.said.items() if source == "reference")
 
     @property
+    def completion_tokens(self) -> int:
+        """Tokens written."""
+        return self.tokens.total()
+
+    @property
     def dialogues(self) -> int:
         """Dialogues that are durable."""
         return self.stops.total()
@@ -154,6 +160,7 @@ class WalkerStats:
             stops=self.stops.copy(),
             laps={side: laps.plus(Laps()) for side, laps in self.laps.items()},
             retries=self.retries.copy(),
+            tokens=self.tokens.copy(),
         )
 
     def plus(self, other: WalkerStats) -> WalkerStats:
@@ -163,7 +170,7 @@ class WalkerStats:
             stops=self.stops + other.stops,
             laps={side: laps.plus(other.laps[side]) for side, laps in self.laps.items()},
             retries=self.retries + other.retries,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
+            tokens=self.tokens + other.tokens,
             given_back=self.given_back + other.given_back,
             longest_lag_s=max(self.longest_lag_s, other.longest_lag_s),
             late_s=self.late_s + other.late_s,
@@ -370,7 +377,9 @@ class Walker:
             self._free.set()
         stats = self.stats
         stats.said[turn.role, turn.source] += 1
-        stats.completion_tokens += turn.completion_tokens + turn.managed_tokens
+        stats.tokens[turn.role] += turn.completion_tokens
+        if turn.routing is not None:
+            stats.tokens["manager"] += turn.managed_tokens
         stats.laps[turn.role].add(lap)
 
     async def _renew(self) -> None:

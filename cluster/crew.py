@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -92,13 +93,17 @@ class Sight:
 
     Attributes:
         progress: of the ledger; None where it did not answer.
-        engines: by engine, its replicas' figures.
+        engines: by engine and replica, their figures.
+        placed: for how many seconds each replica has had its place.
+        wanted: replicas that each engine is to have.
         away: by part, what is wrong with it.
         silent: those that did not answer, each with the seconds after which it is ended.
     """
 
     progress: LedgerProgress | None
-    engines: Mapping[str, Sequence[EngineStats]]
+    engines: Mapping[str, Mapping[str, EngineStats]]
+    placed: Mapping[str, float]
+    wanted: Mapping[str, int]
     away: Mapping[str, str]
     silent: Mapping[str, float]
 
@@ -134,6 +139,7 @@ class Crew:
     walkers: Walkers | None = None
     ledger: Any = None
     opened: bool = False
+    made_at: float = 0.0
 
     # -- coming up
 
@@ -200,6 +206,7 @@ class Crew:
         engines = {name: self.run.engines[name] for name in used}
         check_gpus(engines, self.run.cluster.address, self.say)
         cores = self._cores_each(list(used))
+        self.made_at = time.monotonic()
         for name in used:
             engine = self.run.engines[name]
             if engine.url and engine.kind == "openai":
@@ -283,10 +290,16 @@ class Crew:
         replicas = [replica for names in self.engines.values() for replica in names]
         away |= {name: found[name].away for name in replicas if name in found and found[name].away}
         stats = {
-            name: [found[replica] for replica in of if replica in found]
+            name: {replica: found[replica] for replica in of if replica in found}
             for name, of in self.engines.items()
         }
-        return Sight(found.get("progress"), stats, away, silent)
+        wanted = {name: len(of) for name, of in self.engines.items()}
+        return Sight(found.get("progress"), stats, self.placed(), wanted, away, silent)
+
+    def placed(self) -> dict[str, float]:
+        """Return for how many seconds each replica has had its place."""
+        seconds = time.monotonic() - self.made_at
+        return {replica: seconds for of in self.engines.values() for replica in of}
 
     def end(self, name: str) -> None:
         """End the process of an actor that tells nothing any more; Ray starts it again."""
