@@ -11,8 +11,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any, Protocol
 
+from actors.laps import answered
 from actors.prompts import Prompt, flat
 from actors.seat import Seat, request
 from specs.engine import Message
@@ -160,7 +162,9 @@ class ModelManager:
         if seat.tokenizer is not None:
             tokens = await asyncio.to_thread(seat.encode, prompt)
         asked = request(seat, question.id, prompt, sampling, tokens, (), 0)
+        began = perf_counter()
         answer = await seat.client.ask(asked, question.dialogue)
+        answered(answer, began)
         if answer.failure is not None:
             if answer.failure.permanent:
                 return Verdict(None)

@@ -149,16 +149,22 @@ class EngineStats:
     """A replica's counters since its start, and its load now.
 
     Attributes:
+        limit: candidates that it admits at once now; 0 where that is not known.
+        queue_s, prefill_s, decode_s: of all answers together.
         away: why it answers no requests now, in words; empty when all is well.
     """
 
     running: int = 0
     waiting: int = 0
+    limit: int = 0
     finished: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
     kv_cache_use: float = 0.0
     preemptions: int = 0
     away: str = ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from cluster.budget import Outcome
 from cluster.generate import check_parts, generate, open_run_domain
 from cluster.rehearsal import rehearse
 from specs.errors import DuologueError, InputError
@@ -112,10 +113,10 @@ def test_a_run_of_which_parts_lack_dialogues_has_failed(
     monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
     played = rehearse(open_run_domain(run), 2, 0, run.run.seed)
 
-    def play(*arguments: object) -> bool:
+    def play(*arguments: object) -> Outcome:
         made = Folder.of(tmp_path / "out" / "r" / "round-0" / "dialogues")
         write(made, "part-a.parquet", *played)
-        return interrupted
+        return Outcome(interrupted)
 
     monkeypatch.setattr("cluster.generate._play", play)
     expected = KeyboardInterrupt if interrupted else DuologueError
