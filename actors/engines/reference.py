@@ -19,12 +19,27 @@ from specs.engine import (
     Request,
     dead,
 )
-from specs.engine_section import EngineSection
+from specs.engine_section import EngineSection, ReferenceFaults
 from specs.errors import EngineError
-from specs.seeds import seed
+from specs.seeds import seed, uniform
 
 _GARBAGE = "As an AI language model, I " * 40
-_SPAN = float(2**62)
+
+
+def latency_of(faults: ReferenceFaults, sampling_seed: int, words: int) -> float:
+    """Return the seconds that a request takes once it has begun.
+
+    Args:
+        sampling_seed: of the request.
+        words: of its first candidate.
+    """
+    low, high = faults.latency_s
+    seconds = low + faults.token_s * words
+    if high > low:
+        seconds += (high - low) * uniform("latency", sampling_seed)
+    if faults.stragglers and uniform("straggler", sampling_seed) < faults.stragglers:
+        seconds *= faults.straggler_factor
+    return seconds
 
 
 class ReferenceBackend:
@@ -67,13 +82,13 @@ class ReferenceBackend:
         try:
             if faults.hang and _draw("hang", request) < faults.hang:
                 await asyncio.get_running_loop().create_future()
-            low, high = faults.latency_s
-            latency = low + (high - low) * seed("latency", request.sampling.seed) / _SPAN
-            if latency > 0:
-                await asyncio.sleep(latency)
+            answer = self._say(request)
+            if answer.decode_s > 0:
+                await asyncio.sleep(answer.decode_s)
         finally:
             self._running -= 1
-        return self._say(request, latency)
+        self._tokens += answer.completion_tokens
+        return answer
 
     async def abort(self, request_ids: Sequence[str]) -> None:
         """Nothing to do: whoever waits for the answer has been cancelled."""
@@ -88,31 +103,30 @@ class ReferenceBackend:
     async def stop(self) -> None:
         """Nothing to release."""
 
-    def _say(self, request: Request, latency: float) -> Answer:
-        faults = self._faults
-        if faults.failure and _draw("failure", request) < faults.failure:
-            return Answer(request.id, failure=Failure("unavailable", "an injected failure"))
+    def _say(self, request: Request) -> Answer:
+        faults, first = self._faults, request.sampling.seed
         if not request.references:
             message = "the reference engine has nothing to say: the turn has no reference"
             return Answer(request.id, failure=Failure("refused", message))
-        first = request.sampling.seed
         candidates = tuple(self._candidate(request, first + i) for i in range(request.sampling.n))
-        tokens = sum(candidate.tokens for candidate in candidates)
-        self._tokens += tokens
+        latency = latency_of(faults, first, candidates[0].tokens)
+        if faults.failure and _draw("failure", request) < faults.failure:
+            failure = Failure("unavailable", "an injected failure")
+            return Answer(request.id, failure=failure, decode_s=latency)
         return Answer(
             request.id,
             candidates=candidates,
-            completion_tokens=tokens,
+            completion_tokens=sum(candidate.tokens for candidate in candidates),
             decode_s=latency,
         )
 
     def _candidate(self, request: Request, number: int) -> Candidate:
         garbage = self._faults.garbage
-        if garbage and seed("garbage", number) / _SPAN < garbage:
+        if garbage and uniform("garbage", number) < garbage:
             return Candidate(_GARBAGE, "length", len(_GARBAGE.split()))
         text = request.references[seed("reference", number) % len(request.references)]
         return Candidate(text, "stop", len(text.split()))
 
 
 def _draw(what: str, request: Request) -> float:
-    return seed(what, request.sampling.seed, request.id) / _SPAN
+    return uniform(what, request.sampling.seed, request.id)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from actors.engines.reference import ReferenceBackend
+from actors.engines.reference import ReferenceBackend, latency_of
 from actors.engines.replica import ReplicaCore
 from specs.engine import Answer, Request, Sampling
 from specs.engine_section import EngineSection, ReferenceFaults
@@ -67,6 +67,26 @@ async def test_the_latency_depends_on_the_seed_alone() -> None:
         assert len(set(latencies)) == 50
     again = await said(engine(latency_s=(0.0, 0.01)), 50)
     assert [answer.decode_s for answer in again] == latencies
+
+
+def test_latency_grows_with_the_words_and_stragglers_have_their_share() -> None:
+    spoken = ReferenceFaults(latency_s=(0.5, 1.5), token_s=0.02)
+    drawn = [latency_of(spoken, seed, 0) for seed in range(400)]
+    assert all(0.5 <= seconds < 1.5 for seconds in drawn)
+    assert 0.9 < sum(drawn) / 400 < 1.1
+    assert latency_of(spoken, 3, 30) == pytest.approx(drawn[3] + 0.6)
+    slow = ReferenceFaults(latency_s=(0.5, 1.5), token_s=0.02, stragglers=0.1, straggler_factor=50)
+    ratios = [latency_of(slow, seed, 10) / latency_of(spoken, seed, 10) for seed in range(2000)]
+    assert {round(ratio, 6) for ratio in ratios} == {1.0, 50.0}
+    assert 140 < sum(ratio > 1 for ratio in ratios) < 260
+
+
+async def test_an_answer_takes_as_long_as_its_latency_says() -> None:
+    faults = ReferenceFaults(latency_s=(0.001, 0.002), token_s=0.001, stragglers=0.5)
+    backend = ReferenceBackend(EngineSection(kind="reference", faults=faults), "r0")
+    for answer, seed in zip(await said(backend, 6), range(0, 60, 10), strict=True):
+        words = len(answer.candidates[0].text.split())
+        assert answer.decode_s == latency_of(faults, seed, words)
 
 
 async def test_it_crashes_after_so_many_and_lives_again() -> None:
