@@ -57,12 +57,13 @@ class Question:
 
     Attributes:
         id: of the request, where a model is asked.
+        priority: of its dialogue: lower goes first.
         heard: what was said before it.
         names: of the side that was heard and of the one that replied.
     """
 
     id: str
-    dialogue: str
+    priority: int
     reply: str
     heard: str
     names: tuple[str, str]
@@ -161,9 +162,12 @@ class ModelManager:
         tokens: Sequence[int] = ()
         if seat.tokenizer is not None:
             tokens = await asyncio.to_thread(seat.encode, prompt)
-        asked = request(seat, question.id, prompt, sampling, tokens, (), 0)
+        asked = request(seat, question.id, prompt, sampling, tokens, (), question.priority)
         began = perf_counter()
-        answer = await seat.client.ask(asked, question.dialogue)
+        try:
+            answer = await seat.client.ask(asked, question.id)
+        finally:  # no two questions begin alike: there is no cache to come back to
+            seat.client.release(question.id)
         answered(answer, began)
         if answer.failure is not None:
             if answer.failure.permanent:

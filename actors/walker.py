@@ -11,6 +11,7 @@ in flight stays in the turn log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from typing import Protocol
 
 from actors.cast import Cast
 from actors.laps import Lap, Laps, begin_laps
+from actors.playing_time import PlayingTime
 from actors.policies import CONVERSATIONS
 from actors.single_prompt import SinglePrompt
 from specs.domain import Side
@@ -35,6 +37,8 @@ STORE_S = 30.0
 
 LAG_S = 0.5
 """From one look at how late the event loop is to the next."""
+
+_AT_LEISURE = contextlib.nullcontext()
 
 OUTAGE_PAUSES_S = (0.5, 30.0)
 """The first and the longest pause before it is tried whether what is away has come back."""
@@ -186,6 +190,7 @@ class Walker:
     Args:
         alive: dialogues played at once.
         plan: from an index to its plan; `make_plan` of the cast's domain when not given.
+        playing: holds dialogues to their time; None where they have no limit.
     """
 
     def __init__(
@@ -197,6 +202,7 @@ class Walker:
         alive: int,
         plan: Callable[[int], Plan] | None = None,
         renew_s: float = 10.0,
+        playing: PlayingTime | None = None,
     ) -> None:
         self.name = name
         self.stats = WalkerStats()
@@ -206,6 +212,7 @@ class Walker:
         self._alive = alive
         self._plan = plan or (lambda index: make_plan(cast.domain, cast.source, index))
         self._renew_s = renew_s
+        self._playing_time = playing
         self._playing: dict[asyncio.Task[None], Lease] = {}
         self._storing: dict[asyncio.Task[None], Lease] = {}
         self._stopping = asyncio.Event()
@@ -356,6 +363,11 @@ class Walker:
         if logged is None:
             await self._ledger.done(lease.index, lease.epoch)
             return None
+        playing = self._playing_time
+        async with _AT_LEISURE if playing is None else playing.of(plan.walk_id):
+            return await self._played(plan, lease, logged)
+
+    async def _played(self, plan: Plan, lease: Lease, logged: Sequence[Turn]) -> Dialogue:
         lap = begin_laps(self.stats.retries)
         if self._cast.source.policy == "single_prompt":
             dialogue = await SinglePrompt(self._cast, plan, lease.attempt).play()

@@ -98,8 +98,8 @@ class ReplicaActor:
             task = self._starting = asyncio.ensure_future(self._load())
         return await asyncio.shield(task)
 
-    async def submit(self, client: str, requests: Sequence[Request]) -> str:
-        """Take a micro-batch; returns the incarnation."""
+    async def submit(self, client: str, requests: Sequence[Request]) -> Polled:
+        """Take a micro-batch; returns the load."""
         return await (await self._ready()).submit(client, requests)
 
     async def poll(self, client: str, acknowledged: int, timeout_s: float) -> Polled:
