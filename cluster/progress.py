@@ -87,7 +87,7 @@ def line(snapshot: Snapshot, before: Snapshot | None) -> str:
     """Return one line of `WIDTH` characters at most; speeds are since the snapshot before."""
     parts = [part for part in _parts(snapshot, before) if part[1]]
     while len(parts) > 1 and sum(len(text) + 2 for _, text in parts) - 2 > WIDTH:
-        parts.remove(max(parts, key=lambda part: part[0]))
+        parts.remove(max(reversed(parts), key=lambda part: part[0]))
     return "  ".join(text for _, text in parts)[:WIDTH]
 
 

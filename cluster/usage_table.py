@@ -55,7 +55,7 @@ def _wall(session: Session) -> str:
     walkers = session.walkers
     made = f"{walkers.dialogues:,} dialogues, {walkers.all_turns:,} turns"
     if session.playing_s and walkers.all_turns:
-        made += f" ({_figure(walkers.all_turns / session.playing_s)} a second)"
+        made += f" ({figure(walkers.all_turns / session.playing_s)} a second)"
     return f"it took {duration(session.wall_s)} ({parts}): {made}"
 
 
@@ -64,7 +64,7 @@ def all_together(sessions: Sequence[Session]) -> str:
     parts = [f"all {len(sessions)} starts together: {duration(sum(s.wall_s for s in sessions))}"]
     parts.append(f"{sum(session.walkers.dialogues for session in sessions):,} dialogues")
     if hours := sum(session.gpu_hours for session in sessions):
-        parts.append(f"{_figure(hours)} GPU-hours")
+        parts.append(f"{figure(hours)} GPU-hours")
     if money := cost(sessions):
         parts.append(money)
     return ", ".join(parts)
@@ -99,12 +99,12 @@ def engine_rows(session: Session) -> list[list[str]]:
         row = [
             name,
             f"{len(engine.replicas)}",
-            _figure(speed),
-            _figure(_each(engine)),
+            figure(speed),
+            figure(_each(engine)),
             *_use(engine),
         ]
         if session.gpu_hours:
-            row.append(_figure(engine.gpu_hours))
+            row.append(figure(engine.gpu_hours))
             if session.cost is not None:
                 row.append(f"{engine.cost or 0.0:,.2f}")
         rows.append(row)
@@ -123,7 +123,7 @@ def _use(engine: EngineUse | ReplicaUse) -> list[str]:
     return [
         f"{total['load_s'] / up:.0%}",
         f"{total['full_s'] / up:.0%}",
-        _figure(total["waiting_s"] / up),
+        figure(total["waiting_s"] / up),
         f"{total['cached_tokens'] / read:.0%}" if read else "-",
         f"{total['kv_s'] / up:.0%}" if total["kv_s"] else "-",
     ]
@@ -158,7 +158,7 @@ def replica_rows(session: Session) -> list[list[str]]:
                 _seconds(seconds / answers) if answers else "-"
                 for seconds in (one.queue_s, one.prefill_s, one.decode_s)
             ]
-            rows.append([name, f"{answers:,}", _figure(speed), *_use(one), *times])
+            rows.append([name, f"{answers:,}", figure(speed), *_use(one), *times])
     return rows
 
 
@@ -167,7 +167,7 @@ def role_speeds(session: Session) -> Iterator[str]:
     tokens, seconds = session.walkers.tokens, session.playing_s
     if seconds and len(set(session.roles.values())) < len(session.roles):
         speeds = ", ".join(
-            f"{role} {_figure(tokens.get(role, 0) / seconds)}" for role in session.roles
+            f"{role} {figure(tokens.get(role, 0) / seconds)}" for role in session.roles
         )
         if any(tokens.values()):
             yield f"tokens/s by role: {speeds}"
@@ -234,7 +234,7 @@ def trouble(session: Session) -> Iterator[str]:
 # -- words
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Return a number with three digits or so."""
     if value >= 100:
         return f"{value:,.0f}"

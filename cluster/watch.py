@@ -7,6 +7,7 @@ where an engine may take longer to come up) ends with the reason, and with all t
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,7 @@ from cluster.outages import Outages, Silences, Standstill
 from cluster.progress import Reporter, Snapshot, duration, load_of
 from cluster.spending import Spending
 from cluster.supervision import Walkers
+from cluster.usage import End
 from specs.errors import DuologueError
 from specs.run_file import RunFile
 
@@ -48,13 +50,11 @@ def watch(
         spent = _until_over(crew, crew.walkers, reporter, check, before, spending)
     except KeyboardInterrupt:
         reporter.say("stopping: what is finished is being written ...")
-        spending.stop("interrupted")
-        crew.walkers.stop(STOP_S)
+        _leave(crew, crew.walkers, spending, "interrupted")
         return Outcome(interrupted=True)
     if spent:
         reporter.say(f"{spent.splitlines()[0]}: what is finished is being written ...")
-        spending.stop("budget")
-        crew.walkers.stop(STOP_S)
+        _leave(crew, crew.walkers, spending, "budget")
         return Outcome(spent=spent)
     given_up = crew.given_up()
     made = crew.ledger_progress().done - before
@@ -67,6 +67,15 @@ def watch(
         )
     spending.stop("done")
     return Outcome()
+
+
+def _leave(crew: Crew, walkers: Walkers, spending: Spending, end: End) -> None:
+    """Let the walkers leave, and note what they have done until then."""
+    spending.stop(end)
+    walkers.stop(STOP_S)
+    with contextlib.suppress(DuologueError):  # of a walker that failed: it is over anyway
+        walkers.look(0.0)
+    spending.look(walkers.stats(), {}, crew.placed())
 
 
 def _until_over(
