@@ -31,7 +31,6 @@ from actors.turn_log import (
     Ended,
     Entry,
     LogContents,
-    Unfinished,
     end_entry,
     log_name,
     log_prefix,
@@ -107,6 +106,7 @@ class SinkCore:
         self._files_of: dict[int, set[str]] = {}
         self._foreign: dict[str, set[int]] = {}
         self._next_log = self._next_part = self._parts_written = 0
+        self._rows_written = self._bytes_written = 0
         self.ticket, self.flushed = 1, 0
 
     # --- what was there -------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class SinkCore:
         self._next_log = _after(contents.files)
         self._next_part = _after(part_names(self._parts))
         self._take_over(contents, prefix)
-        return self.recovered(contents.max_epoch, contents.warnings)
+        return self.recovered(contents.warnings)
 
     def _clear_temporaries(self) -> None:
         """Delete what is half written by earlier incarnations, of any number of sinks."""
@@ -162,22 +162,16 @@ class SinkCore:
             for index in alive:
                 self._files_of.setdefault(index, set()).add(name)
         for index, known in contents.unfinished.items():
-            entries = (turn_entry(index, known.walk_id, known.epoch, t) for t in known.turns)
-            bodies = [entry.body for entry in entries]
+            bodies = list(known.bodies)
             self._open[index] = _Open(known.walk_id, known.epoch, bodies, len(bodies))
         finished = list(contents.finished.values())
         if finished:
             self._hold(rows_of(finished), finished)
 
-    def recovered(self, max_epoch: int = -1, warnings: Sequence[str] = ()) -> Recovered:
-        """Return what is durable and what is in progress now."""
-        durable = tuple(place * self._sinks + self._number for place in self._stored)
-        unfinished = {
-            index: Unfinished(open_.walk_id, open_.epoch, turns_of(open_.bodies))
-            for index, open_ in sorted(self._open.items())
-        }
-        epochs = [open_.epoch for open_ in self._open.values()]
-        return Recovered(durable, unfinished, max([max_epoch, *epochs]), tuple(warnings))
+    def recovered(self, warnings: Sequence[str] = ()) -> Recovered:
+        """Return what is durable now."""
+        durable = IndexSet(place * self._sinks + self._number for place in self._stored)
+        return Recovered(durable, tuple(warnings))
 
     # --- what walkers say -----------------------------------------------------------------------
 
@@ -293,6 +287,7 @@ class SinkCore:
 
     def log_written(self, batch: LogBatch, rows: pa.RecordBatch) -> None:
         """Note that a log batch is durable."""
+        self._bytes_written += sum(entry.size for entry in batch.entries)
         self._live[batch.name] = {entry.index for entry in batch.entries}
         for index in self._live[batch.name]:
             self._files_of.setdefault(index, set()).add(batch.name)
@@ -333,6 +328,8 @@ class SinkCore:
     def part_written(self, batch: PartBatch) -> list[str]:
         """Note that a part is durable; returns the log files that hold nothing else any more."""
         self._parts_written += 1
+        self._rows_written += len(batch.indices)
+        self._bytes_written += sum(rows.nbytes for rows in batch.rows)
         for index in batch.indices:
             for name in self._files_of.pop(index, ()):
                 self._live[name].discard(index)
@@ -367,6 +364,8 @@ class SinkCore:
             waiting_bytes=self._row_bytes,
             log_files=len(self._live),
             open_dialogues=len(self._open),
+            rows=self._rows_written,
+            bytes=self._bytes_written,
         )
 
     def _is_mine(self, index: int) -> bool:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from actors.turn_log import Ended, Entry, Unfinished
+from actors.turn_log import Ended, Entry
+from specs.index_set import IndexSet
 from specs.records import Turn
 
 Stored = Literal["stored", "duplicate", "stale", "incomplete"]
@@ -54,28 +55,28 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a sink found on disk.
+    """What a sink found on disk; what was said in dialogues that go on, `begin` gives to each.
 
     Attributes:
-        durable: the indices that need no playing, ascending.
-        unfinished: what the log knows of the others, by index; `begin` gives their turns, too.
-        max_epoch: the highest epoch in the log, or -1; leases start above it.
+        durable: the indices that need no playing, a bit each.
         warnings: what could not be read, in words for the user.
     """
 
-    durable: tuple[int, ...]
-    unfinished: dict[int, Unfinished]
-    max_epoch: int
+    durable: IndexSet
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SinkStats:
-    """What a sink holds now.
+    """What a sink holds now, and what it has written since its start.
 
     Attributes:
+        rows: dialogues in the parts that it has written, and `bytes` of these and of the log,
+            before compression.
+        log_delay_s: how long the oldest of the turns that were logged last had waited for that.
         outage: what is wrong with the store, in words; empty when all is well.
         outage_s: how long that has been so.
+        outages: that there have been.
     """
 
     stored: int
@@ -84,8 +85,12 @@ class SinkStats:
     waiting_bytes: int
     log_files: int
     open_dialogues: int
+    rows: int = 0
+    bytes: int = 0
+    log_delay_s: float = 0.0
     outage: str = ""
     outage_s: float = 0.0
+    outages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,11 +54,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What the log knows of a dialogue in progress."""
+    """What the log knows of a dialogue in progress.
+
+    Attributes:
+        bodies: its turns, as the log holds them.
+    """
 
     walk_id: str
     epoch: int
-    turns: tuple[Turn, ...]
+    bodies: tuple[str, ...]
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns."""
+        return turns_of(self.bodies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +96,12 @@ class LogContents:
         unfinished, finished: by index.
         files: the indices that each readable file speaks of.
         warnings: what could not be read and was skipped, in words for the user.
-        max_epoch: the highest epoch seen; -1 in an empty log.
     """
 
     unfinished: dict[int, Unfinished] = field(default_factory=dict)
     finished: dict[int, Ended] = field(default_factory=dict)
     files: dict[str, set[int]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    max_epoch: int = -1
 
 
 def turn_entry(index: int, walk_id: str, epoch: int, turn: Turn) -> Entry:
@@ -215,18 +222,14 @@ def _replay(
     by_index: dict[int, list[Entry]] = {}
     for entry in entries:
         by_index.setdefault(entry.index, []).append(entry)
-    contents = LogContents(
-        files=files,
-        warnings=warnings,
-        max_epoch=max((entry.epoch for found in by_index.values() for entry in found), default=-1),
-    )
+    contents = LogContents(files=files, warnings=warnings)
     for index, found in sorted(by_index.items()):
         last, bodies, end = _latest(found)
         if end is not None:
             turns = tuple(bodies[: end.turn])
             contents.finished[index] = Ended(index, end.epoch, end.body, turns)
         elif bodies:
-            contents.unfinished[index] = Unfinished(last.walk_id, last.epoch, turns_of(bodies))
+            contents.unfinished[index] = Unfinished(last.walk_id, last.epoch, tuple(bodies))
     return contents
 
 

@@ -21,6 +21,7 @@ from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.ledger_client import RayLedger
 from actors.manager import make_manager
+from actors.metrics import begin_recording, walker_readings
 from actors.orphans import end_when_orphaned
 from actors.playing_time import PlayingTime, Timed
 from actors.preflight import PromptNeed, check_windows, measure_prompts
@@ -75,6 +76,7 @@ class WalkerActor:
         self._playing: PlayingTime | None = None
         self._walker: Walker | None = None
         self._sinks: RaySinks | None = None
+        self._recording: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
 
     async def start(self, parts: WalkerParts) -> dict[Side, PromptNeed]:
@@ -95,6 +97,7 @@ class WalkerActor:
         self._sinks = RaySinks(parts.sinks, waiting_s)
         ledger, alive = RayLedger(parts.ledger), parts.alive
         self._walker = Walker(self._name, cast, ledger, self._sinks, alive, playing=self._playing)
+        self._recording = begin_recording(self.stats, walker_readings)
         return needs
 
     async def run(self) -> WalkerStats:
@@ -108,7 +111,11 @@ class WalkerActor:
 
     async def stats(self) -> WalkerStats:
         """Return what has been done so far."""
-        return self._walker.stats if self._walker is not None else WalkerStats()
+        if self._walker is None:
+            return WalkerStats()
+        stats = self._walker.stats.copy()
+        stats.retries["sent"] = sum(client.sent_again for client in self._clients.values())
+        return stats
 
     async def stop(self) -> None:
         """Admit nothing more."""

@@ -30,12 +30,65 @@ DEAF_S = 30.0
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asking:
+    """One idempotent call, made again until it is answered.
+
+    Attributes:
+        what: for messages.
+        answer: once `answered`.
+    """
+
     call: Call
     what: str
+    answer: Any = None
+    answered: bool = False
     refs: list[Any] = field(default_factory=list)
     due: float = 0.0
     deaths: int = 0
+
+    def make(self) -> None:
+        """Make the call, where it is time to."""
+        now = time.monotonic()
+        if self.answered or now < self.due:
+            return
+        self.due = now + DEAF_S
+        try:
+            self.refs.append(self.call())
+        except RayError as error:
+            self._died(error)
+
+    def take(self, ref: Any) -> None:
+        """Take what one of its references has brought.
+
+        Raises:
+            DuologueError: the call's own error, or its actor died again and again.
+        """
+        try:
+            self.answer, self.answered = ray.get(ref), True
+            return
+        except RayTaskError as error:
+            if isinstance(error.cause, DuologueError) and not isinstance(error.cause, Unavailable):
+                raise error.cause from None
+            if not isinstance(error.cause, Unavailable):
+                raise DuologueError(f"{self.what} failed: {error.cause!r}") from error
+        except RayError as error:
+            self._died(error)
+        self.refs.remove(ref)
+        self.due = time.monotonic() + PAUSE_S
+
+    def look(self) -> bool:
+        """Say whether it is answered, without waiting; raises as `take`."""
+        self.make()
+        ready, _ = ray.wait(self.refs, timeout=0) if self.refs else ([], [])
+        if ready and not self.answered:
+            self.take(ready[0])
+        return self.answered
+
+    def _died(self, error: RayError) -> None:
+        self.deaths += "restarting" not in str(error)
+        if self.deaths > DEATHS:
+            message = f"{self.what}: its process has ended {DEATHS} times: {error}"
+            raise EngineError(message) from error
 
 
 def ask(calls: Mapping[K, Call], seconds: float, what: str) -> dict[K, Any]:
@@ -49,62 +102,28 @@ def ask(calls: Mapping[K, Call], seconds: float, what: str) -> dict[K, Any]:
         DuologueError: a call's own error; one of them was not answered within `seconds`; or its
             actor died again and again.
     """
-    open_ = {key: _Asked(call, f"{what} ({key})") for key, call in calls.items()}
-    found: dict[K, Any] = {}
+    asked = {key: Asking(call, f"{what} ({key})") for key, call in calls.items()}
     ends = time.monotonic() + seconds
-    while open_:
+    while open_ := {key: one for key, one in asked.items() if not one.answered}:
         now = time.monotonic()
         if now >= ends:
             names = ", ".join(str(key) for key in open_)
             raise DuologueError(f"{what} did not answer within {seconds:g} s ({names})")
-        for asked in open_.values():
-            if now >= asked.due:
-                _make(asked, now)
-        refs = {ref: key for key, asked in open_.items() for ref in asked.refs}
+        for one in open_.values():
+            one.make()
+        refs = {ref: one for one in open_.values() for ref in one.refs}
         if not refs:
             time.sleep(PAUSE_S)
             continue
         ready, _ = ray.wait(list(refs), timeout=min(PAUSE_S, ends - now))
         for ref in ready:
-            key = refs[ref]
-            if key in open_ and _answered(open_[key], ref, found, key):
-                del open_[key]
-    return found
+            refs[ref].take(ref)
+    return {key: one.answer for key, one in asked.items()}
 
 
 def ask_one(call: Call, seconds: float, what: str) -> Any:
     """Return what one call answers; as `ask`."""
     return ask({what: call}, seconds, what)[what]
-
-
-def _make(asked: _Asked, now: float) -> None:
-    asked.due = now + DEAF_S
-    try:
-        asked.refs.append(asked.call())
-    except RayError as error:
-        _died(asked, error)
-
-
-def _answered(asked: _Asked, ref: Any, found: dict[K, Any], key: K) -> bool:
-    try:
-        found[key] = ray.get(ref)
-        return True
-    except RayTaskError as error:
-        if isinstance(error.cause, DuologueError) and not isinstance(error.cause, Unavailable):
-            raise error.cause from None
-        if not isinstance(error.cause, Unavailable):
-            raise DuologueError(f"{asked.what} failed: {error.cause!r}") from error
-    except RayError as error:
-        _died(asked, error)
-    asked.refs.remove(ref)
-    asked.due = time.monotonic() + PAUSE_S
-    return False
-
-
-def _died(asked: _Asked, error: RayError) -> None:
-    asked.deaths += "restarting" not in str(error)
-    if asked.deaths > DEATHS:
-        raise EngineError(f"{asked.what}: its process has ended {DEATHS} times: {error}") from error
 
 
 def gather(calls: Mapping[K, Call], seconds: float) -> dict[K, Any]:

@@ -179,6 +179,16 @@ def domain_import_star(
 
 @cli.command()
 @_run_options
+def plan(run_file: Path, settings: Sequence[str]) -> None:
+    """Say what RUN_FILE will take, and whether it fits, before anything of it is started."""
+    from cluster.plan import command
+    from specs.run_file import load
+
+    command(load(run_file, settings))
+
+
+@cli.command()
+@_run_options
 @click.option("--fresh", is_flag=True, help="Delete what this run has made, and start over.")
 @click.option(
     "--retry-failed",

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,21 +20,22 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.engines.replica_actor import ReplicaActor
 from actors.retrieval.remote import start_actor
 from actors.retrieval.store import Corpus
 from actors.sink import SINK_OPTIONS, Recovered, SinkActor, SinkLimits
 from actors.walker_actor import WalkerParts
 from cluster.asking import ask, ask_one, gather
+from cluster.fleet import Fleet, replica_actor
 from cluster.ledger import Caps
 from cluster.ledger import Progress as LedgerProgress
 from cluster.ledger_actor import LEDGER_OPTIONS, LedgerActor
-from cluster.placement import check_gpus, cluster_address
+from cluster.nodes import CpuPlaces, cluster_address
 from cluster.sizes import Sizes
 from cluster.supervision import Walkers
 from specs.domain import Domain
-from specs.engine import EngineInfo, EngineStats
+from specs.engine import EngineStats
 from specs.errors import DuologueError
+from specs.index_set import IndexSet
 from specs.masking import plain_url
 from specs.parts import Folder
 from specs.plan import PlanSource
@@ -47,6 +49,9 @@ AGAIN_S = 120.0
 
 SILENT_S = 120.0
 """How long an actor may tell nothing (it has been stopped, or its node is out of reach)."""
+
+LOOK_S = 0.1
+"""From one look at engines that come up to the next."""
 
 CLOSE_S = 60.0
 """How long sinks may take to write what they hold."""
@@ -92,13 +97,17 @@ class Sight:
 
     Attributes:
         progress: of the ledger; None where it did not answer.
-        engines: by engine, its replicas' figures.
+        engines: by engine and replica, their figures.
+        placed: for how many seconds each replica has had its place.
+        wanted: replicas that each engine is to have.
         away: by part, what is wrong with it.
         silent: those that did not answer, each with the seconds after which it is ended.
     """
 
     progress: LedgerProgress | None
-    engines: Mapping[str, Sequence[EngineStats]]
+    engines: Mapping[str, Mapping[str, EngineStats]]
+    placed: Mapping[str, float]
+    wanted: Mapping[str, int]
     away: Mapping[str, str]
     silent: Mapping[str, float]
 
@@ -127,13 +136,17 @@ class Crew:
     sizes: Sizes
     run_start: int = 0
     attempts: Mapping[int, int] = field(default_factory=dict)
-    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    infos: dict[str, EngineInfo] = field(default_factory=dict)
     retrievers: list[Any] = field(default_factory=list)
     sinks: list[Any] = field(default_factory=list)
     walkers: Walkers | None = None
     ledger: Any = None
     opened: bool = False
+    fleet: Fleet = field(init=False)
+    _cpu_places: CpuPlaces = field(default_factory=CpuPlaces)
+
+    def __post_init__(self) -> None:
+        """Know which replicas there are to be; none is made yet."""
+        self.fleet = Fleet(self.run.engines, self.sizes.replicas, self.make_replica, self.say)
 
     # -- coming up
 
@@ -148,18 +161,18 @@ class Crew:
         )
         make = ray.remote(SinkActor)
         self.sinks = [
-            make.options(**SINK_OPTIONS, name=f"sink-{number}").remote(
-                self.folder, number, count, limits, self.run_start
-            )
+            make.options(
+                **SINK_OPTIONS,
+                name=f"sink-{number}",
+                scheduling_strategy=self._cpu_places.next(),
+            ).remote(self.folder, number, count, limits, self.run_start)
             for number in range(count)
         ]
         calls = {number: sink.open.remote for number, sink in enumerate(self.sinks)}
         found: list[Recovered] = list(ask(calls, 600.0, "the sinks").values())
         self.opened = True
         return Recovered(
-            durable=tuple(index for part in found for index in part.durable),
-            unfinished={i: u for part in found for i, u in part.unfinished.items()},
-            max_epoch=max(part.max_epoch for part in found),
+            durable=IndexSet(index for part in found for index in part.durable),
             warnings=tuple(warning for part in found for warning in part.warnings),
         )
 
@@ -168,11 +181,15 @@ class Crew:
 
         Raises:
             EngineError: when an engine does not come up.
-            InputError: when the domain's prompts do not fit the engines, or there are too few GPUs.
+            InputError: when the domain's prompts do not fit the engines.
         """
-        self._make_engines()
+        self._say_what_starts()
+        self.fleet.look()
+        cpu = self._cpu_places
         self.retrievers = [
-            start_actor(self.run.retrieval, name=f"retriever-{number}")
+            start_actor(
+                self.run.retrieval, name=f"retriever-{number}", scheduling_strategy=cpu.next()
+            )
             for number in range(self.sizes.retrievers)
         ]
         corpus = ray.put(Corpus.of(self.domain.documents))
@@ -181,7 +198,7 @@ class Crew:
             for number, retriever in enumerate(self.retrievers)
         }
         gather(starting, 0.0)  # so that they load beside the engines
-        self._start_engines()
+        self._await_engines()
         ask(starting, 600.0, "the retrievers")
         progress = self._open_ledger()
         self._make_walkers()
@@ -195,53 +212,37 @@ class Crew:
         progress: LedgerProgress = ask_one(self.ledger.open.remote, AGAIN_S, "the ledger")
         return progress
 
-    def _make_engines(self) -> None:
-        used = self.run.speaking_engines
-        engines = {name: self.run.engines[name] for name in used}
-        check_gpus(engines, self.run.cluster.address, self.say)
-        cores = self._cores_each(list(used))
-        for name in used:
+    def make_replica(self, engine: str, number: int, group: Any) -> Any:
+        """Return the actor of an engine's replica, in its placement group."""
+        section = self.run.engines[engine]
+        cores = section.cpu_cores or self._cores_each()
+        config = section.model_copy(update={"cpu_cores": cores})
+        return replica_actor(config, f"{engine}-{number}", group)
+
+    def _cores_each(self) -> int:
+        """Return the cores of each engine without a GPU: 0 (all) where there is only one."""
+        engines = self.run.engines
+        count = sum(
+            most
+            for name, (_, most) in self.sizes.replicas.items()
+            if engines[name].kind == "vllm" and not engines[name].gpus
+        )
+        return max(1, len(os.sched_getaffinity(0)) // count) if count > 1 else 0
+
+    def _say_what_starts(self) -> None:
+        for name, (least, most) in self.sizes.replicas.items():
             engine = self.run.engines[name]
             if engine.url and engine.kind == "openai":
                 self.say(f"{name}: documents of this domain are sent to {plain_url(engine.url)}")
-            self.engines[name] = {}
-            for number in range(self.sizes.replicas[name][1]):
-                replica = f"{name}-{number}"
-                options: dict[str, Any] = {
-                    "name": replica,
-                    "num_cpus": 0,
-                    "num_gpus": engine.gpus or 0,
-                    "resources": engine.resources or None,
-                    "max_restarts": -1,
-                    "max_concurrency": 4000,
-                }
-                if not engine.gpus and not engine.resources:
-                    options["scheduling_strategy"] = "SPREAD"
-                config = engine.model_copy(update={"cpu_cores": engine.cpu_cores or cores})
-                make = ray.remote(ReplicaActor).options(**options)
-                self.engines[name][replica] = make.remote(config, replica)
-
-    def _cores_each(self, names: Sequence[str]) -> int:
-        """Return the cores of each engine without a GPU: 0 (all) where there is only one."""
-        engines = {name: self.run.engines[name] for name in names}
-        on_cpu = [name for name, e in engines.items() if e.kind == "vllm" and not e.gpus]
-        count = sum(self.sizes.replicas[name][1] for name in on_cpu)
-        return max(1, len(os.sched_getaffinity(0)) // count) if count > 1 else 0
-
-    def _start_engines(self) -> None:
-        for name, replicas in self.engines.items():
-            engine = self.run.engines[name]
             what = engine.model if engine.kind != "reference" else "the domain's references"
-            self.say(f"starting engine {name} ({what}, {len(replicas)} x)")
-        starting = {
-            name: {replica: handle.start.remote for replica, handle in replicas.items()}
-            for name, replicas in self.engines.items()
-        }
-        for calls in starting.values():
-            gather(calls, 0.0)  # so that they load side by side
-        for name, calls in starting.items():
-            deadline = self.run.engines[name].start_deadline_s + 30.0
-            self.infos[name] = next(iter(ask(calls, deadline, f"engine {name}").values()))
+            count = f"{most}" if least == most else f"{least} to {most}"
+            self.say(f"starting engine {name} ({what}, {count} x)")
+
+    def _await_engines(self) -> None:
+        """Wait until one replica of each engine is up; those that come later are used then."""
+        while not self.fleet.ready:
+            self.fleet.look()
+            time.sleep(LOOK_S)
 
     def _make_walkers(self) -> None:
         parts = WalkerParts(
@@ -249,13 +250,13 @@ class Crew:
             alive=self.sizes.alive,
             domain=ray.put(self.domain),
             source=self.source,
-            infos=self.infos,
-            engines=self.engines,
+            infos=self.fleet.infos,
+            engines=self.fleet.up(),
             retrievers=self.retrievers,
             sinks=self.sinks,
             ledger=self.ledger,
         )
-        self.walkers = Walkers(parts, self.sizes.walkers, self.say)
+        self.walkers = Walkers(parts, self.sizes.walkers, self.say, self._cpu_places)
         self.walkers.start()
 
     # -- at work
@@ -271,7 +272,15 @@ class Crew:
         return found
 
     def look_around(self) -> Sight:
-        """Ask every actor at once for its figures; what does not answer is left out."""
+        """Ask every actor at once for its figures; what does not answer is left out.
+
+        Replicas that have come up meanwhile are given to the walkers.
+
+        Raises:
+            DuologueError: a replica that is needed does not come up.
+        """
+        if self.fleet.look() and self.walkers is not None:
+            self.walkers.use(self.fleet.up(), self.fleet.infos)
         parts = self._parts()
         calls = {name: part.ask for name, part in parts.items()}
         # A ledger that comes back into an outage of the store lives, and knows nothing yet.
@@ -280,13 +289,18 @@ class Crew:
         sinks = [f"sink-{number}" for number in range(len(self.sinks))]
         away = dict.fromkeys(silent, "it does not answer")
         away |= {name: found[name].outage for name in sinks if name in found and found[name].outage}
-        replicas = [replica for names in self.engines.values() for replica in names]
+        replicas = list(self.fleet.made())
         away |= {name: found[name].away for name in replicas if name in found and found[name].away}
         stats = {
-            name: [found[replica] for replica in of if replica in found]
-            for name, of in self.engines.items()
+            name: {replica: found[replica] for replica in of if replica in found}
+            for name, of in self.fleet.up().items()
         }
-        return Sight(found.get("progress"), stats, away, silent)
+        placed, wanted = self.fleet.placed(), self.fleet.wanted()
+        return Sight(found.get("progress"), stats, placed, wanted, away, silent)
+
+    def placed(self) -> dict[str, float]:
+        """Return for how many seconds each replica has had its place."""
+        return self.fleet.placed()
 
     def end(self, name: str) -> None:
         """End the process of an actor that tells nothing any more; Ray starts it again."""
@@ -300,10 +314,9 @@ class Crew:
             parts[f"sink-{number}"] = _Part(sink, sink.stats.remote)
         for number, retriever in enumerate(self.retrievers):
             parts[f"retriever-{number}"] = _Part(retriever, retriever.__ray_ready__.remote)
-        for name, replicas in self.engines.items():
-            hang_s = self.run.engines[name].hang_s
-            for replica, handle in replicas.items():
-                parts[replica] = _Part(handle, handle.stats.remote, max(hang_s, SILENT_S))
+        for replica, handle in self.fleet.made().items():
+            hang_s = self.run.engines[replica.rpartition("-")[0]].hang_s
+            parts[replica] = _Part(handle, handle.stats.remote, max(hang_s, SILENT_S))
         return parts
 
     # -- going down
@@ -317,11 +330,12 @@ class Crew:
                 ask(calls, CLOSE_S, "the sinks")
             except (DuologueError, RayError) as error:
                 problems.append(f"the sinks could not close: {error}")
-        engines = [handle for replicas in self.engines.values() for handle in replicas.values()]
+        engines = self.fleet.made()
         if self.walkers is not None:
             self.walkers.kill()
-        gather({number: handle.stop.remote for number, handle in enumerate(engines)}, 20.0)
-        for handle in [*self.retrievers, *self.sinks, *engines, self.ledger]:
+        gather({name: handle.stop.remote for name, handle in engines.items()}, 20.0)
+        self.fleet.close()
+        for handle in [*self.retrievers, *self.sinks, self.ledger]:
             if handle is not None:
                 with contextlib.suppress(RayError, ValueError):
                     ray.kill(handle)

@@ -188,9 +188,9 @@ class _Evaluation:
         engine = learners[0].engine
         adapters = [learner.adapter for learner in learners if learner.adapter]
         self.say(f"starting {engine.model} ...")
-        address = self.plan.run.cluster.address
+        cluster = self.plan.run.cluster
         name = serving_name(self.plan.run) or "evaluate"
-        served = started(engine, name, _greatest(adapters), address)
+        served = started(engine, name, _greatest(adapters), cluster)
         async with served as (client, info):
             encoder = ChatEncoder(_tokenizer(engine))
             for learner in learners:
@@ -256,8 +256,8 @@ class _Evaluation:
         self, engine: EngineSection, names: Sequence[str], found: dict[str, Kept]
     ) -> None:
         self.say(f"starting the judge, {engine.model} ...")
-        address, judge = self.plan.run.cluster.address, self.plan.section.judge or "judge"
-        async with started(engine, judge, "", address) as served:
+        cluster, judge = self.plan.run.cluster, self.plan.section.judge or "judge"
+        async with started(engine, judge, "", cluster) as served:
             client, info = served
             tokenizer = _tokenizer(engine) if info.takes == "tokens" else None
             deadline_s = engine.turn_deadline_s

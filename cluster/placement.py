@@ -1,81 +1,219 @@
-"""Whether the GPUs that engines ask for are there, asked before any of them is started.
+"""Whether engines find their places in a cluster, asked before any of them is started.
 
-Ray lets an actor wait for GPUs that no node has, without a word; only the engine's deadline would
-end that, minutes later and without the reason.
+Ray lets an actor wait without a word for a GPU that no node has; only the engine's deadline would
+end that, minutes later and without the reason. Pure: the nodes are given.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from cluster.nodes import Nodes, Resources
 from specs.engine_section import EngineSection
 from specs.errors import Finding, InputError, Where
-from specs.gpus import ROUNDING, room
+from specs.gpus import ROUNDING
+
+TRACE = 0.001
+"""What a replica takes of the resource that Ray gives every node with an accelerator."""
 
 
-def cluster_address(address: str | None) -> str | None:
-    """Return where the cluster is that a run joins; None where it starts its own."""
-    return address or os.environ.get("RAY_ADDRESS") or None
+def bundle(engine: EngineSection) -> dict[str, float]:
+    """Return the resources of one replica, as a placement group's bundle; empty for none."""
+    asked: dict[str, float] = dict(engine.resources)
+    if engine.gpus:
+        asked["GPU"] = engine.gpus
+    if engine.accelerator:
+        asked[f"accelerator_type:{engine.accelerator}"] = TRACE
+    return asked
 
 
-def check_gpus(
-    engines: Mapping[str, EngineSection], address: str | None, say: Callable[[str], None]
-) -> None:
-    """Compare what engines ask for with what the joined cluster has.
+@dataclass(slots=True)
+class _Node:
+    """A node's free resources; GPUs one by one, since a share lies on one of them."""
+
+    free: dict[str, float]
+    gpus: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, resources: Resources) -> _Node:
+        count = math.floor(resources.get("GPU", 0.0) + ROUNDING)
+        return cls({k: v for k, v in resources.items() if k != "GPU"}, [1.0] * count)
+
+    def take(self, asked: Mapping[str, float]) -> bool:
+        """Take a bundle's resources, where there is room for all of it."""
+        others = {name: much for name, much in asked.items() if name != "GPU"}
+        if any(self.free.get(name, 0.0) + ROUNDING < much for name, much in others.items()):
+            return False
+        taken = self._gpus(asked.get("GPU", 0.0))
+        if taken is None:
+            return False
+        for number, much in taken.items():
+            self.gpus[number] -= much
+        for name, much in others.items():
+            self.free[name] -= much
+        return True
+
+    def _gpus(self, much: float) -> dict[int, float] | None:
+        if not much:
+            return {}
+        each, count = (1.0, round(much)) if much >= 1 else (much, 1)
+        fitting = [n for n, free in enumerate(self.gpus) if free + ROUNDING >= each]
+        fitting.sort(key=lambda number: self.gpus[number])  # the fullest first
+        return dict.fromkeys(fitting[:count], each) if len(fitting) >= count else None
+
+
+def places(wanted: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> Counter[str]:
+    """Return how many replicas of each engine find a place, all of them side by side.
+
+    The largest bundles are placed first, on the fullest node that takes them, and new nodes come
+    only where none is left: what passes may in rare cases of unlike bundles not fit in Ray's order.
 
     Args:
-        engines: by their names in the run file.
-        address: that the run file gives. Such a cluster may still grow: it is only warned of.
-
-    Raises:
-        InputError: this machine has too few GPUs.
+        wanted: the engine and how many replicas of it, by name.
     """
-    import ray
+    each = [(name, bundle(engine)) for name, (engine, n) in wanted.items() for _ in range(n)]
+    each.sort(key=lambda one: (-one[1].get("GPU", 0.0), -len(one[1])))
+    there = [_Node.of(node) for node in nodes.there]
+    coming = [_Node.of(node) for node in nodes.to_come()]
+    found: Counter[str] = Counter(dict.fromkeys(wanted, 0))
+    for name, asked in each:
+        if not asked or any(node.take(asked) for node in there):
+            found[name] += 1
+            continue
+        for number, node in enumerate(coming):
+            if node.take(asked):
+                there.append(coming.pop(number))
+                found[name] += 1
+                break
+    return found
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    short = shortage(engines, [float(node["Resources"].get("GPU", 0)) for node in nodes])
-    if short is None:
-        return
-    if cluster_address(address) in (None, "local"):
-        raise InputError([short])
-    say(f"warning: {short.where}: {short.message}; waiting for the cluster to grow")
 
-
-def shortage(engines: Mapping[str, EngineSection], nodes: Sequence[float]) -> Finding | None:
-    """Return what is wrong where engines cannot get the GPUs that they ask for.
-
-    What passes may still not fit, where engines with unlike shares get in each other's way.
+def misfits(wanted: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> list[Finding]:
+    """Return everything about engines that keeps them from their places; nothing when all fit.
 
     Args:
-        engines: by their names in the run file.
-        nodes: how many GPUs each node has.
+        wanted: the engine and how many replicas of it have to be there, by name.
     """
-    asking = {name: engine for name, engine in engines.items() if engine.gpus}
-    wanted = sum((engine.gpus or 0) * engine.least for engine in asking.values())
-    if wanted > sum(nodes) + ROUNDING:
-        each = ", ".join(f"{name}: {e.least} x {e.gpus:g}" for name, e in asking.items())
-        message = f"the engines need {wanted:g} GPUs ({each}), and Ray finds {sum(nodes):g}"
-        return _finding(asking, message)
-    rooms = {name: sum(room(e.gpus or 0, gpus) for gpus in nodes) for name, e in asking.items()}
-    crowded = [name for name, engine in asking.items() if rooms[name] < engine.least]
+    impossible = [
+        finding
+        for name, (engine, _) in wanted.items()
+        for finding in _too_large(name, engine, nodes)
+    ]
+    if impossible:
+        return impossible
+    found = places(wanted, nodes)
+    crowded = [name for name, (_, count) in wanted.items() if found[name] < count]
     if not crowded:
-        return None
-    of = ", ".join(f"{rooms[name]} of {asking[name].least} of {name}" for name in crowded)
-    have = ", ".join(f"{gpus:g}" for gpus in nodes)
+        return []
+    asking = {name: (e, count) for name, (e, count) in wanted.items() if bundle(e)}
+    room = ", ".join(f"{found[name]} of {wanted[name][1]} of {name}" for name in crowded)
     message = (
-        f"only {of} find room: a share of a GPU lies on one GPU, and whole GPUs on one node "
-        f"(the nodes have {have})"
+        f"only {room} find room: the engines need {_asked(asking)}, and {_there(asking, nodes)}"
     )
-    return _finding(crowded, message)
-
-
-def _finding(names: Iterable[str], message: str) -> Finding:
-    keys = [f"engines.{name}" for name in names]
-    where = ", ".join(f"{key}.gpus" for key in keys)
-    lower = " or ".join(f"{key}.gpus, {key}.replicas" for key in keys)
     hint = (
-        f"Lower {lower} (without gpus an engine runs on the CPU), "
-        "or name a cluster that has them (cluster.address)."
+        f"Lower {' or '.join(f'engines.{name}.replicas' for name in crowded)}, or give a range "
+        "(replicas = [1, 8]); let two engines share a GPU (gpus = 0.5 each), or both roles one "
+        "engine; or name a larger cluster (cluster.address), or what this one may "
+        "grow by (cluster.launcher)."
     )
-    return Finding(Where(where), message, hint)
+    return [Finding(Where(", ".join(f"engines.{name}" for name in asking)), message, hint)]
+
+
+def shares(
+    engines: Mapping[str, EngineSection],
+    work: Mapping[str, float],
+    most: Mapping[str, int],
+    nodes: Nodes,
+) -> dict[str, int]:
+    """Return the replicas of engines that are `auto`: the work of all is over soonest together.
+
+    One after the other gets a replica, always the one with the most work left for each of its own.
+
+    Args:
+        work: seconds (or any measure) that one replica of an engine would work on all dialogues.
+        most: replicas that an engine can keep busy.
+    """
+    counts = {name: engine.least for name, engine in engines.items()}
+    growing = {name for name, engine in engines.items() if engine.replicas == "auto"}
+    while growing:
+        name = max(growing, key=lambda one: work.get(one, 0.0) / counts[one])
+        more = {one: (engines[one], counts[one] + (one == name)) for one in engines}
+        found = places(more, nodes)
+        fits = all(found[one] == count for one, (_, count) in more.items())
+        if not bundle(engines[name]) or not fits or counts[name] >= most.get(name, 1):
+            growing.discard(name)
+        else:
+            counts[name] += 1
+    return counts
+
+
+def _too_large(name: str, engine: EngineSection, nodes: Nodes) -> Iterable[Finding]:
+    """Yield what one replica asks for and no single node has."""
+    for resource, much in bundle(engine).items():
+        largest = nodes.largest(resource)
+        if much <= largest + ROUNDING:
+            continue
+        could = " or could have" if nodes.types else ""
+        if resource == "GPU":
+            message = (
+                f"one replica asks for {much:g} GPUs, and no node has{could} more than {largest:g}"
+            )
+            hint = "Take a smaller model, or one quantized; tensor_parallel stays within a node."
+            if not largest:
+                hint = "Without gpus an engine runs on the CPU; cluster.address names a cluster."
+            yield Finding(Where(f"engines.{name}.gpus"), message, hint)
+            continue
+        what, _, kind = resource.partition("accelerator_type:")
+        key = "accelerator" if kind else f"resources.{what}"
+        message = f"asks for {kind or f'{what} {much:g}'}, and no node has{could} "
+        message += "one" if kind or not largest else f"more than {largest:g}"
+        yield Finding(Where(f"engines.{name}.{key}"), message, _resource_hint(nodes, kind))
+
+
+def _resource_hint(nodes: Nodes, accelerator: str) -> str:
+    prefix = "accelerator_type:"
+    if accelerator:
+        names = (name for node in nodes.there for name in node if name.startswith(prefix))
+        known = sorted({name.removeprefix(prefix) for name in names})
+        return f"The nodes have {', '.join(known) or 'no accelerator that Ray knows'}."
+    return "Nodes have what their launcher gives them (ray_cluster.yaml: available_node_types)."
+
+
+def _asked(asking: Mapping[str, tuple[EngineSection, int]]) -> str:
+    def one(name: str, engine: EngineSection, count: int) -> str:
+        what = [f"{engine.gpus:g} GPU"] if engine.gpus else []
+        what += [engine.accelerator] if engine.accelerator else []
+        what += [f"{resource} {much:g}" for resource, much in engine.resources.items()]
+        return f"{name}: {count} x {' + '.join(what)}"
+
+    gpus = sum((engine.gpus or 0) * count for engine, count in asking.values())
+    each = ", ".join(one(name, engine, count) for name, (engine, count) in asking.items())
+    return f"{gpus:g} GPUs ({each})"
+
+
+def _there(asking: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> str:
+    """Return the resources in question, summed over the nodes, with those that could come."""
+    names = dict.fromkeys(
+        ["GPU", *(name for engine, _ in asking.values() for name in engine.resources)]
+    )
+    told = []
+    for name in names:
+        now = sum(node.get(name, 0.0) for node in nodes.there)
+        later = now + sum(node.get(name, 0.0) for node in nodes.to_come())
+        told.append(f"{now:g}{f' (at most {later:g})' if nodes.types else ''} {_plural(name)}")
+    each = ", ".join(f"{node.get('GPU', 0.0):g}" for node in nodes.there)
+    spread = f"; by node {each} GPUs" if len(nodes.there) > 1 else ""
+    return f"the cluster has {', '.join(told)}{spread}"
+
+
+def _plural(name: str) -> str:
+    return "GPUs" if name == "GPU" else name
+
+
+def check_places(wanted: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> None:
+    """Refuse engines that would wait for ever; raises InputError with all that does not fit."""
+    if wrong := misfits(wanted, nodes):
+        raise InputError(wrong)

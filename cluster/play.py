@@ -163,7 +163,7 @@ async def _seat(run: RunFile, side: Side, noted: Noted) -> AsyncIterator[Seat]:
     engine = for_one(run.engines[name])
     if engine.kind != "reference":
         click.echo(f"starting {engine.model} ...", err=True)
-    async with started(engine, name, address=run.cluster.address) as (client, info):
+    async with started(engine, name, cluster=run.cluster) as (client, info):
         tokenizer = None
         if info.takes == "tokens":
             tokenizer = load_tokenizer(engine.model, engine.revision)

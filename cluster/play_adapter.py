@@ -129,7 +129,7 @@ async def _play(
     name = serving_name(run) or NAME
     click.echo(f"starting {engine.model} ...", err=True)
     async with (
-        started(for_one(engine), name, adapter, run.cluster.address) as (client, info),
+        started(for_one(engine), name, adapter, run.cluster) as (client, info),
         retriever(run, domain) as documents,
     ):
         tokenizer = load_tokenizer(engine.model, engine.revision)

@@ -64,7 +64,7 @@ def rater(run: RunFile) -> Iterator[Rate | None]:
     config = run.engines[run.curate.judge]
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
-        engine = started(config, run.curate.judge, address=run.cluster.address)
+        engine = started(config, run.curate.judge, cluster=run.cluster)
         client, info = runner.run(stack.enter_async_context(engine))
         try:
             tokenizer = load_tokenizer(info.tokenizer) if info.takes == "tokens" else None

@@ -15,17 +15,23 @@ import click
 from actors.engines.backends import make_backend
 from actors.engines.client import EngineClient
 from actors.engines.replica import ReplicaCore
-from cluster.placement import check_gpus, cluster_address
+from cluster.nodes import cluster_address, nodes_of
+from cluster.placement import check_places
 from specs.engine import EngineInfo, Replica
 from specs.engine_section import EngineSection
 from specs.errors import EngineError
+from specs.run_file import ClusterSection
 
+LOOK_S = 0.1
 Started = tuple[EngineClient, EngineInfo]
 
 
 @contextlib.asynccontextmanager
 async def started(
-    config: EngineSection, name: str, adapter: str = "", address: str | None = None
+    config: EngineSection,
+    name: str,
+    adapter: str = "",
+    cluster: ClusterSection = ClusterSection(),  # noqa: B008  # frozen
 ) -> AsyncIterator[Started]:
     """Start an engine; yields its client and what it is.
 
@@ -35,14 +41,14 @@ async def started(
     Args:
         name: of the engine in the run file.
         adapter: the folder of a LoRA adapter that requests may name.
-        address: of the cluster; None where the run file gives none.
+        cluster: of the run file.
 
     Raises:
         InputError: there are fewer GPUs than it asks for.
         EngineError: when it cannot start, or not within the run file's deadline.
     """
-    if config.gpus or cluster_address(address):
-        async with _on_cluster(config, name, adapter, address) as found:
+    if config.gpus or cluster_address(cluster.address):
+        async with _on_cluster(config, name, adapter, cluster) as found:
             yield found
         return
     replica = ReplicaCore(make_backend(config, name, adapter), name)
@@ -52,36 +58,34 @@ async def started(
 
 @contextlib.asynccontextmanager
 async def _on_cluster(
-    config: EngineSection, name: str, adapter: str, address: str | None
+    config: EngineSection, name: str, adapter: str, cluster: ClusterSection
 ) -> AsyncIterator[Started]:
     import ray
 
     from actors.engines.ray_replica import RayReplica
-    from actors.engines.replica_actor import ReplicaActor
     from cluster.crew import ray_session
+    from cluster.fleet import Fleet, replica_actor
 
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    def make(_: str, number: int, group: Any) -> Any:
+        return replica_actor(config, f"{name}-{number}", group, adapter)
+
+    address = cluster.address
     session = contextlib.nullcontext() if ray.is_initialized() else ray_session(address)
-    options: dict[str, Any] = {
-        "num_cpus": 0,
-        "num_gpus": config.gpus or 0,
-        "max_restarts": -1,
-        "max_concurrency": 4000,
-    }
     with session:
-        check_gpus({name: config}, address, lambda text: click.echo(text, err=True))
-        make = ray.remote(ReplicaActor).options(**options)
-        handles: dict[str, Any] = {
-            f"{name}-{number}": make.remote(config, f"{name}-{number}", adapter)
-            for number in range(config.least)
-        }
+        check_places({name: (config, config.least)}, nodes_of(cluster.launcher, address))
+        fleet = Fleet({name: config}, {name: (config.least, config.least)}, make, say)
         try:
-            replicas = {key: RayReplica(handle) for key, handle in handles.items()}
+            while not fleet.complete:
+                fleet.look()
+                await asyncio.sleep(LOOK_S)
+            replicas = {key: RayReplica(handle) for key, handle in fleet.made().items()}
             async with _served(config, name, replicas) as found:
                 yield found
         finally:
-            for handle in handles.values():
-                with contextlib.suppress(ValueError):
-                    ray.kill(handle)
+            fleet.close()
 
 
 @contextlib.asynccontextmanager

@@ -49,8 +49,7 @@ def sizes(run: RunFile, auto: Mapping[str, int] | None = None) -> Sizes:
     section = run.walkers
     places = sum(replicas[name][1] * engine.max_running for name, engine in engines.items())
     wanted = min(run.run.dialogues, math.ceil(SPARE * places))
-    each = ALIVE_EACH if section.alive == "auto" else section.alive
-    walkers = math.ceil(wanted / each) if section.count == "auto" else section.count
+    walkers = math.ceil(wanted / ALIVE_EACH) if section.count == "auto" else section.count
     return Sizes(
         replicas=replicas,
         walkers=walkers,

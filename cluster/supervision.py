@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
@@ -19,6 +19,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.walker import WalkerStats
 from actors.walker_actor import WalkerActor, WalkerParts
+from cluster.nodes import CpuPlaces
+from specs.engine import EngineInfo
 from specs.errors import DuologueError, EngineError
 
 START_S = 300.0
@@ -36,9 +38,9 @@ PAUSES_S = (0.2, 20.0)
 WALKER_OPTIONS: dict[str, Any] = {
     "num_cpus": 0,
     "max_concurrency": 100,
-    "scheduling_strategy": "SPREAD",
 }
 
+Engines = Mapping[str, Mapping[str, Any]]
 State = Literal["starting", "playing", "vacant", "over"]
 
 
@@ -56,6 +58,7 @@ class _Seat:
     doing: Any = None
     asked: Any = None
     stats: WalkerStats = field(default_factory=WalkerStats)
+    knows: Engines = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -70,10 +73,12 @@ class Walkers:
         parts: WalkerParts,
         count: int,
         say: Callable[[str], None],
+        places: CpuPlaces,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._parts = parts
         self._say = say
+        self._places = places
         self._clock = clock
         self._past = WalkerStats()
         self._seats = [_Seat(number) for number in range(count)]
@@ -154,14 +159,34 @@ class Walkers:
         for seat in self._seats:
             _kill(seat.handle)
 
+    def use(self, engines: Engines, infos: Mapping[str, EngineInfo]) -> None:
+        """Let all walkers take their turns to these replicas from now on.
+
+        An engine without any keeps those that it had: they may come back.
+        """
+        engines = {name: of or self._parts.engines[name] for name, of in engines.items()}
+        self._parts = replace(self._parts, engines=engines, infos=dict(infos))
+        for seat in self._seats:
+            if seat.state == "playing":
+                self._tell(seat)
+
     # -- one seat
+
+    def _tell(self, seat: _Seat) -> None:
+        for name, handles in self._parts.engines.items():
+            if handles != seat.knows.get(name):
+                seat.handle.set_replicas.remote(name, dict(handles))
+        seat.knows = self._parts.engines
 
     def _take(self, seat: _Seat) -> None:
         seat.taken += 1
-        make = ray.remote(WalkerActor).options(**WALKER_OPTIONS, name=seat.name)
+        make = ray.remote(WalkerActor).options(
+            **WALKER_OPTIONS, name=seat.name, scheduling_strategy=self._places.next()
+        )
         seat.handle = make.remote(seat.name)
         seat.doing = seat.handle.start.remote(self._parts)
         seat.state, seat.since, seat.asked = "starting", self._clock(), None
+        seat.knows = self._parts.engines
         seat.stats = WalkerStats()
 
     def _moved_on(self, seat: _Seat, ref: Any) -> None:
@@ -177,6 +202,7 @@ class Walkers:
         if seat.state == "starting":
             seat.state, seat.doing = "playing", seat.handle.run.remote()
             seat.heard = self._clock()
+            self._tell(seat)  # of what has changed while it started
         else:
             seat.state, seat.doing, seat.stats = "over", None, answer
 
@@ -189,7 +215,7 @@ class Walkers:
         seat.young_deaths = seat.young_deaths + 1 if young else 0
         if seat.young_deaths >= YOUNG_DEATHS:
             raise EngineError(f"{seat.name} has died {YOUNG_DEATHS} times in a row: {why}")
-        self._past = _sum(self._past, seat.stats)
+        self._past = self._past.plus(seat.stats)
         first, longest = PAUSES_S
         pause = min(longest, first * 2.0**seat.young_deaths)
         self._say(f"{seat.name} has died, and another takes its place: {why}")
@@ -201,10 +227,3 @@ def _kill(handle: Any) -> None:
     if handle is not None:
         with contextlib.suppress(RayError, ValueError):
             ray.kill(handle)
-
-
-_COUNTS = [f.name for f in fields(WalkerStats) if f.type == "int" and f.name != "alive"]
-
-
-def _sum(one: WalkerStats, other: WalkerStats) -> WalkerStats:
-    return WalkerStats(**{name: getattr(one, name) + getattr(other, name) for name in _COUNTS})

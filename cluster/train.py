@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from actors.engines.models import load_tokenizer, resolve_model
+from cluster.nodes import Nodes, nodes_of
 from cluster.progress import duration
 from cluster.run_folder import RunFolder
 from specs.errors import DuologueError, EngineError, Finding, InputError, Where
@@ -41,7 +42,6 @@ from trainer.training import (
     Job,
     Resources,
     check_model,
-    cluster_resources,
     launch,
     place_findings,
     plan_training,
@@ -240,24 +240,23 @@ def _task(run: RunFile, round_: Folder) -> _Task:
 
 
 def resources(run: RunFile) -> Resources:
-    """Return what the joined cluster has, and what the run's engines hold of it."""
-    import ray
+    """Return what the joined cluster has and may grow by, and what the run's engines hold of it."""
+    nodes = nodes_of(run.cluster.launcher, run.cluster.address)
+    return training_resources(run, nodes)
 
-    found = cluster_resources(ray.nodes())  # type: ignore[no-untyped-call]
+
+def training_resources(run: RunFile, nodes: Nodes) -> Resources:
+    """Return what a cluster has for training, as `resources`, from its nodes."""
     engines = [run.engines[name] for name in run.speaking_engines]
-    held = sum((engine.gpus or 0) * engine.most for engine in engines)
-    return Resources(found.cpus, found.gpus, _most("CPU"), _most("GPU"), held)
-
-
-def _most(resource: str) -> float:
-    """Return how much of it a cluster that grows by itself can have; 0 where it does not grow."""
-    from ray._private.state import state
-
-    # There is no public way to ask; without an answer only what is there now counts.
-    with contextlib.suppress(AttributeError, RuntimeError, ValueError):
-        most = state.get_max_resources_from_cluster_config() or {}
-        return float(most.get(resource, 0))
-    return 0.0
+    cpus, gpus = (tuple(n.get(what, 0.0) for n in nodes.there) for what in ("CPU", "GPU"))
+    coming = nodes.to_come()
+    return Resources(
+        cpus=cpus,
+        gpus=gpus,
+        most_cpus=sum(cpus) + sum(node.get("CPU", 0.0) for node in coming),
+        most_gpus=sum(gpus) + sum(node.get("GPU", 0.0) for node in coming),
+        engine_gpus=sum((engine.gpus or 0) * engine.most for engine in engines),
+    )
 
 
 def _forget(folder: Folder) -> None:

@@ -152,6 +152,7 @@ class EngineStats:
 
     Attributes:
         limit: of its admission now, in candidates; 0 while it loads.
+        queue_s, prefill_s, decode_s: of all answers together.
         away: why it answers no requests now, in words; empty when all is well.
     """
 
@@ -163,6 +164,9 @@ class EngineStats:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
     kv_cache_use: float = 0.0
     preemptions: int = 0
     away: str = ""

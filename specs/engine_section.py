@@ -7,12 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from specs.gpus import Gpus
-from specs.section import Processes, Seconds, Section
+from specs.section import Replicas, Seconds, Section
 
 _SCHEMES = ("http://", "https://")
-
-Replicas = Processes | tuple[Processes, Processes] | Literal["auto"]
-"""How many replicas: a number; the least and the most; or as many as the plan finds best."""
 
 
 class Profile(Section):

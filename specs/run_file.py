@@ -24,7 +24,7 @@ from specs.engine_section import EngineSection
 from specs.errors import Finding, InputError, Where, nearest
 from specs.gpus import Gpus
 from specs.presets import PRESETS
-from specs.section import Place, Processes, Seconds, Section
+from specs.section import Alive, Count, Place, Seconds, Section
 from specs.settings import apply
 from specs.traits import Shares, contradictions
 
@@ -147,9 +147,6 @@ class RolesSection(Section):
     manager: str | None = None
 
 
-Count = Processes | Literal["auto"]
-
-
 class WalkersSection(Section):
     """How many processes play, and how many dialogues at once; `auto` is settled by the plan.
 
@@ -161,7 +158,7 @@ class WalkersSection(Section):
     """
 
     count: Count = "auto"
-    alive: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
+    alive: Alive = "auto"
     sinks: Count = "auto"
     retrievers: Count = "auto"
 
@@ -183,10 +180,13 @@ class ClusterSection(Section):
     """Where it runs: no address starts a local Ray.
 
     Attributes:
+        launcher: the launcher file that the cluster is made from (`ray_cluster.yaml`): its node
+            types are what the cluster may grow by. None for the one that a head of `ray up` keeps.
         gpu_hour_price: what a GPU costs for an hour, in `currency`; None for not counted.
     """
 
     address: str | None = None
+    launcher: Place | None = None
     gpu_hour_price: Annotated[float, Field(ge=0)] | None = None
     currency: str = "USD"
 

@@ -416,12 +416,3 @@ def read_log(folder: Folder) -> list[Row]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines]
-
-
-def cluster_resources(nodes: Sequence[Mapping[str, Any]]) -> Resources:
-    """Return what Ray's list of nodes says that there is."""
-    alive = [node["Resources"] for node in nodes if node.get("Alive")]
-    return Resources(
-        tuple(float(one.get("CPU", 0)) for one in alive),
-        tuple(float(one.get("GPU", 0)) for one in alive),
-    )

@@ -85,6 +85,7 @@ class EngineClient:
         self._takes_s = 0.0
         self._sounding: asyncio.Task[None] | None = None
         self._error: EngineError | None = None
+        self.sent_again = 0  # requests, after failures that may pass
 
     async def ask(self, request: Request, dialogue: Hashable) -> Answer:
         """Return the request's answer; a failure is an answer too.
@@ -331,6 +332,7 @@ class EngineClient:
             return
         self._withdraw(asked, forget=False)
         asked.tries += 1
+        self.sent_again += 1
         asked.wire = replace(asked.request, id=f"{asked.request.id}~{asked.tries}")
         self._by_wire[asked.wire.id] = asked
         self._place(asked)

@@ -404,6 +404,9 @@ class ReplicaCore:
             prompt_tokens=counts.prompt_tokens + answer.prompt_tokens,
             cached_tokens=counts.cached_tokens + answer.cached_tokens,
             completion_tokens=counts.completion_tokens + answer.completion_tokens,
+            queue_s=counts.queue_s + answer.queue_s,
+            prefill_s=counts.prefill_s + answer.prefill_s,
+            decode_s=counts.decode_s + answer.decode_s,
         )
 
     def _acknowledge(self, name: str, client: AnswerLog, acknowledged: int) -> None:

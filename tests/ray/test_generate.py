@@ -126,7 +126,7 @@ def test_an_engine_that_nobody_answers_for_ends_the_run_before_the_first_dialogu
         ("roles.user=reff", "roles.user names the engine 'reff', which is not there; did you mean"),
         ("engines.ref.kind=vlm", "engines.ref.kind: Input should be 'vllm'"),
         ("engines.ref.profile.historie=3", "historie: unknown key; did you mean 'history'?"),
-        ("walkers.alive=0", "walkers.alive: Input should be greater than or equal to 1"),
+        ("walkers.alive=0", 'walkers.alive: wants a number from 1 to 1,000,000 or "auto"'),
         ("domain.path=kiosc", "is neither a folder with domain.yaml nor a shipped domain"),
         ("run.dialogues", "is not of the form key.path=value"),
     ],

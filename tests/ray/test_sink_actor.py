@@ -38,7 +38,7 @@ def test_a_killed_sink_comes_back_with_what_it_answered(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path / "round-0")
     limits = SinkLimits(part_rows=4, log_interval_s=0.05)
     actor: Any = ray.remote(SinkActor).options(**SINK_OPTIONS).remote(folder, 0, 1, limits)
-    assert ray.get(actor.open.remote(), timeout=60).durable == ()
+    assert not list(ray.get(actor.open.remote(), timeout=60).durable)
     assert [finish(actor, index, 1) for index in range(6)] == ["stored"] * 6
     ray.get(actor.turns.remote([LoggedTurn(7, "walk-7", 1, make_turn(0))]), timeout=60)
     assert finish(actor, 6, 1) == "stored"  # and with it, the turn is on disk
@@ -65,7 +65,7 @@ def test_a_sink_of_an_earlier_start_of_the_run_is_fenced_off_for_good(tmp_path: 
     old: Any = make.remote(folder, 0, 1, limits, 1)
     assert finish(old, 0, 1) == "stored"
     new: Any = make.remote(folder, 0, 1, limits, 2)
-    assert ray.get(new.open.remote(), timeout=60).durable == (0,)
+    assert list(ray.get(new.open.remote(), timeout=60).durable) == [0]
     with pytest.raises(Fenced, match="a later start of this run"):
         finish(old, 1, 1)
     ray.kill(old, no_restart=False)  # and when Ray has brought it back, too

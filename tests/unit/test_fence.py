@@ -145,7 +145,7 @@ def test_of_an_object_stores_late_copy_readers_see_one_row(tmp_path: Path) -> No
     assert len(list(read_rows(folder.child("dialogues"), dialogue_schema()))) == 2
     for columns in (None, ["goal"]):
         assert [one.index for one in read_dialogues(folder.child("dialogues"), columns)] == [0]
-    assert sink(folder, start=3).recovered().durable == (0,)
+    assert list(sink(folder, start=3).recovered().durable) == [0]
 
 
 # --- the actor ----------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ async def test_a_sink_whose_place_was_taken_ends_its_process_and_tells_who_waits
     old = SinkActor(folder, 0, 1, limits, 1, leave=lambda: left.append(1))
     await old.finish(make_dialogue(0), 1)
     new = SinkActor(folder, 0, 1, limits, 1)
-    assert (await new.open()).durable == (0,)
+    assert list((await new.open()).durable) == [0]
     with pytest.raises(Fenced, match="another sink"):
         await old.finish(make_dialogue(1), 1)
     assert left == [1]

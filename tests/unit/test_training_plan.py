@@ -35,7 +35,6 @@ from trainer.training import (
     Resources,
     Seats,
     check_model,
-    cluster_resources,
     launch,
     plan_training,
     seats,
@@ -139,11 +138,6 @@ def test_cores_and_gpus_are_shared_out() -> None:
     beside_a_head = Resources((32.0, 5.0), (0.0, 2.0))
     assert seats(TrainSection(workers=2), beside_a_head) == Seats(2, 2, 1.0)
     assert said(TrainSection(workers=2), beside_a_head) == ""
-    nodes = [
-        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
-        {"Alive": False, "Resources": {"CPU": 9.0, "GPU": 9.0}},
-    ]
-    assert cluster_resources(nodes) == Resources((4.0,), (1.0,))
 
 
 def test_a_preset_gives_what_the_run_file_does_not() -> None:
@@ -572,7 +566,6 @@ def test_a_run_is_refused_before_its_dialogues_where_its_training_finds_no_place
     nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}}]
     monkeypatch.setattr("cluster.crew.ray_session", ray_session)
     monkeypatch.setattr("ray.nodes", lambda: nodes)
-    monkeypatch.setattr("cluster.train._most", lambda resource: 0.0)
 
     def messages(**train: Any) -> list[str]:
         data = {

@@ -125,6 +125,9 @@ async def test_every_wanted_dialogue_is_stored_once_and_counted() -> None:
     assert (stats.dialogues, stats.ended, stats.alive) == (23, 23, 0)
     assert stats.turns == sum(len(dialogue.turns) for dialogue in sinks.finished)
     assert stats.completion_tokens == 7 * stats.turns
+    assert stats.said.total() == sum(laps.summed().turns for laps in stats.laps.values())
+    assert stats.said["user", "model"] == stats.laps["user"].turns > 0
+    assert stats.stops == {"ended": 23}
     assert ledger.released == ["w"]
     assert all(
         [t.index for t in d.turns] == [t.index for t in sinks.log[d.index]] for d in sinks.finished
@@ -156,6 +159,9 @@ async def test_a_failure_gives_the_lease_back_and_the_index_is_played_again() ->
     stats = await bounded(walker_of(client, ledger, sinks, 2).run())
     assert [index for index, _ in ledger.failures] == [1]
     assert (stats.given_back, stats.last_failure) == (1, "agent's engine tiny-model: gone")
+    twice = stats.copy().plus(stats)
+    assert (twice.turns, twice.given_back) == (2 * stats.turns, 2)
+    assert twice.laps["agent"].turns == 2 * stats.laps["agent"].turns
     assert sorted(d.index for d in sinks.finished) == [0, 1, 2, 3]
     again = next(d for d in sinks.finished if d.index == 1)
     assert again.attempt == 2
