@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.engines.routing import AHEAD, LEAST, UNTOLD, Router, margin
 from specs.engine import Load
-from tests.unit.simulated_replicas import Routed, Scene, one_queue
+from tests.unit.queueing import Routed, Scene, one_queue
 
 EVERY = 10**6
 
