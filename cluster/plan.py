@@ -22,7 +22,9 @@ from cluster.generate import open_run_domain, source_of
 from cluster.nodes import Nodes, cluster_address, nodes_of, read_launcher
 from cluster.placement import bundle, misfits
 from cluster.progress import duration
+from cluster.run_folder import RunFolder
 from cluster.sizes import Sizes, sizes
+from cluster.usage import measured_speed, read_sessions
 from specs.domain import Domain, Side
 from specs.engine_section import EngineSection
 from specs.errors import EngineError, Finding, InputError
@@ -46,7 +48,7 @@ def command(run: RunFile) -> None:
         click.echo(line)
     foreseen = foresee_run(run, domain)
     nodes, judged_by = _nodes(run)
-    made = forecast(run, foreseen, {}, nodes, run.run.dialogues)
+    made = forecast(run, foreseen, speeds(run), nodes, run.run.dialogues)
     for line in (*_tokens(run, foreseen), *_time(run, made), *_places(run, made, nodes, judged_by)):
         click.echo(line)
     findings += place_findings(run, made, nodes)
@@ -62,7 +64,13 @@ def settled(run: RunFile, domain: Domain, nodes: Nodes, dialogues: int) -> Sizes
     """
     if all(run.engines[name].replicas != "auto" for name in run.speaking_engines):
         return sizes(run)
-    return forecast(run, foresee_run(run, domain), {}, nodes, dialogues).sizes
+    return forecast(run, foresee_run(run, domain), speeds(run), nodes, dialogues).sizes
+
+
+def speeds(run: RunFile) -> dict[str, float]:
+    """Return the tokens a second of one replica, by engine, as earlier starts measured them."""
+    folder = RunFolder(run.run.out, run.run.name)
+    return measured_speed(read_sessions(folder.round(0), lambda text: None))
 
 
 def wanted(run: RunFile, found: Sizes) -> dict[str, tuple[EngineSection, int]]:
