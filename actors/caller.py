@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
+from actors.laps import TOOLS, spent
 from actors.retrieval.request import Retriever, call_result, search_request
 from actors.tools import call_tool
 from specs.domain import Domain
@@ -33,7 +35,10 @@ class ToolCaller:
                 raise Unavailable(str(error)) from error
         tool = self._domain.tools[calling.tool]
         draws = generator(calling.draws)
-        return CallResult(value=await call_tool(tool, calling.arguments, scene.scope(), draws))
+        began = perf_counter()
+        value = await call_tool(tool, calling.arguments, scene.scope(), draws)
+        spent(TOOLS, began)
+        return CallResult(value=value)
 
     async def similarity(self, text: str, references: Sequence[str]) -> float:
         """Return the cosine of a text with the nearest reference; 0 where there are none."""

@@ -11,8 +11,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any, Protocol
 
+from actors.laps import answered
 from actors.prompts import Prompt, flat
 from actors.seat import Seat, request
 from specs.engine import Message
@@ -55,12 +57,13 @@ class Question:
 
     Attributes:
         id: of the request, where a model is asked.
+        priority: of its dialogue: lower goes first.
         heard: what was said before it.
         names: of the side that was heard and of the one that replied.
     """
 
     id: str
-    dialogue: str
+    priority: int
     reply: str
     heard: str
     names: tuple[str, str]
@@ -159,8 +162,13 @@ class ModelManager:
         tokens: Sequence[int] = ()
         if seat.tokenizer is not None:
             tokens = await asyncio.to_thread(seat.encode, prompt)
-        asked = request(seat, question.id, prompt, sampling, tokens, (), 0)
-        answer = await seat.client.ask(asked, question.dialogue)
+        asked = request(seat, question.id, prompt, sampling, tokens, (), question.priority)
+        began = perf_counter()
+        try:
+            answer = await seat.client.ask(asked, question.id)
+        finally:  # no two questions begin alike: there is no cache to come back to
+            seat.client.release(question.id)
+        answered(answer, began)
         if answer.failure is not None:
             if answer.failure.permanent:
                 return Verdict(None)

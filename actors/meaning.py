@@ -136,7 +136,7 @@ async def verdict(
     found = await manager.route(
         Question(
             id=f"{conversation.plan.walk_id}:{scene.turn}:route{about}",
-            dialogue=conversation.plan.walk_id,
+            priority=conversation.plan.index,
             reply=reply,
             heard=scene.heard,
             names=(cards["agent"].name, cards["user"].name),

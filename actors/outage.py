@@ -28,6 +28,7 @@ class Outage:
         self._reason = ""
         self._since: float | None = None
         self._trying: float | None = None
+        self.count = 0
 
     def trying(self) -> float:
         """Note that a try begins; returns the seconds that it may take."""
@@ -39,6 +40,7 @@ class Outage:
         now = self._clock()
         if self._since is None:
             self._since = self._trying if self._trying is not None else now
+            self.count += 1
         self._trying, self._reason = None, reason
         left = self._limit_s - self._lasted(now)
         if left <= 0:

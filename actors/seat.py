@@ -19,7 +19,7 @@ class Client(Protocol):
         """Return the answer to a request; failures are answers."""
 
     def release(self, dialogue: str) -> None:
-        """Forget which replica the dialogue sticks to."""
+        """Forget which replicas the dialogue's roles stick to."""
 
 
 class Tokenizer(Protocol):
@@ -37,6 +37,7 @@ class Seat:
     """One role's engine and how it is spoken to.
 
     Attributes:
+        role: whose seat it is; a role's turns of one dialogue stay with one replica.
         tokenizer: None for engines that do not take tokens.
         executor: runs the tokenizer off the event loop.
     """
@@ -47,6 +48,7 @@ class Seat:
     tokenizer: Tokenizer | None = None
     executor: Executor | None = None
     deadline_s: float = 120.0
+    role: str = ""
 
     def sampling(
         self, prompt: Prompt, seed: int, n: int, max_tokens: int | None = None
@@ -92,6 +94,7 @@ def request(
     return Request(
         id=id_,
         sampling=sampling,
+        role=seat.role,
         tokens=tuple(tokens) if takes == "tokens" else (),
         messages=prompt.messages if takes == "messages" else (),
         text=prompt.text if takes == "messages" else "",

@@ -13,9 +13,11 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 from actors.cast import Cast
+from actors.laps import answered
 from actors.prompts import (
     MAX_TEXT,
     Prompt,
@@ -197,7 +199,9 @@ class SinglePrompt:
         asked = request(seat, id_, prompt, sampling, tokens, answers, self.plan.index)
         # The engine's deadline is that of one turn, and here all are written at once.
         asked = replace(asked, deadline_s=seat.deadline_s * len(self.steps))
+        began = perf_counter()
         answer = await seat.client.ask(asked, self.plan.walk_id)
+        answered(answer, began)
         if answer.failure is not None:
             if answer.failure.kind == "overflow":
                 raise Stopped(StopReason.OVERFLOW, answer.failure.message)

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from actors.fence import Fenced
+from actors.metrics import begin_recording, sink_readings
 from actors.orphans import end_when_orphaned
 from actors.outage import Outage, in_words, is_outage
 from actors.sink_core import SinkCore
@@ -90,12 +91,15 @@ class SinkActor:
         self._core = SinkCore(folder, number, sinks, limits, uuid.uuid4().hex[:8], start)
         self._limits, self._sleep, self._leave = limits, sleep, leave
         self._start = start
-        self._outage = Outage(limits.outage_s, clock)
+        self._outage, self._clock = Outage(limits.outage_s, clock), clock
+        self._oldest: float | None = None  # when the first of what waits for the log came
+        self._log_delay_s = 0.0
         self._opening, self._writing = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._first: Recovered | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._recording: asyncio.Task[None] | None = None
         self._failed: DuologueError | None = None
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
@@ -114,6 +118,7 @@ class SinkActor:
             if self._first is None:
                 self._first = await call(self._core.open)
                 self._writer = asyncio.create_task(self._write_on())
+                self._recording = begin_recording(self.stats, sink_readings)
                 return self._first
         return self._core.recovered(self._first.warnings)
 
@@ -129,6 +134,7 @@ class SinkActor:
         """Buffer turns for the log; returns the indices refused (stored, or an older epoch)."""
         await self._ready()
         refused = self._core.turns(turns)
+        self._came()
         if self._core.log_size >= self._limits.log_bytes:
             self._wake.set()
         await self._until(lambda: self._core.log_size < _BACKLOG * self._limits.log_bytes)
@@ -142,6 +148,7 @@ class SinkActor:
         """
         await self._ready()
         stored = self._core.finish(dialogue, epoch, told)
+        self._came()
         if self._core.log_size >= self._limits.log_bytes:
             self._wake.set()
         if stored not in ("stale", "incomplete") and not self._core.has(dialogue.index):
@@ -155,7 +162,13 @@ class SinkActor:
 
     async def stats(self) -> SinkStats:
         """Return what the sink holds now, and what is wrong; answers at once, whatever that is."""
-        return replace(self._core.stats(), outage=self._outage.words, outage_s=self._outage.seconds)
+        return replace(
+            self._core.stats(),
+            log_delay_s=self._log_delay_s,
+            outage=self._outage.words,
+            outage_s=self._outage.seconds,
+            outages=self._outage.count,
+        )
 
     async def close(self) -> None:
         """Flush, and end; safe to call twice. Afterwards every other method is refused.
@@ -185,6 +198,10 @@ class SinkActor:
         if self._closed:
             raise DuologueError("this sink is closed")
 
+    def _came(self) -> None:
+        if self._oldest is None and self._core.log_size:
+            self._oldest = self._clock()
+
     async def _flushed(self) -> None:
         ticket = self._core.ticket if self._core.log_size else self._core.ticket - 1
         await self._until(lambda: self._core.flushed >= ticket)
@@ -205,10 +222,13 @@ class SinkActor:
 
     async def _write(self, cut: bool) -> None:
         async with self._writing:
+            oldest, self._oldest = self._oldest, None
             batch = self._core.take_log()
             if batch is not None:
                 rows = await self._in_thread(self._core.write_batch, batch)
                 self._core.log_written(batch, rows)
+                if oldest is not None:
+                    self._log_delay_s = self._clock() - oldest
                 await self._tell()
             if cut or self._core.part_due:
                 await self._cut()

@@ -106,6 +106,7 @@ class SinkCore:
         self._files_of: dict[int, set[str]] = {}
         self._foreign: dict[str, set[int]] = {}
         self._next_log = self._next_part = self._parts_written = 0
+        self._rows_written = self._bytes_written = 0
         self.ticket, self.flushed = 1, 0
 
     # --- what was there -------------------------------------------------------------------------
@@ -286,6 +287,7 @@ class SinkCore:
 
     def log_written(self, batch: LogBatch, rows: pa.RecordBatch) -> None:
         """Note that a log batch is durable."""
+        self._bytes_written += sum(entry.size for entry in batch.entries)
         self._live[batch.name] = {entry.index for entry in batch.entries}
         for index in self._live[batch.name]:
             self._files_of.setdefault(index, set()).add(batch.name)
@@ -326,6 +328,8 @@ class SinkCore:
     def part_written(self, batch: PartBatch) -> list[str]:
         """Note that a part is durable; returns the log files that hold nothing else any more."""
         self._parts_written += 1
+        self._rows_written += len(batch.indices)
+        self._bytes_written += sum(rows.nbytes for rows in batch.rows)
         for index in batch.indices:
             for name in self._files_of.pop(index, ()):
                 self._live[name].discard(index)
@@ -360,6 +364,8 @@ class SinkCore:
             waiting_bytes=self._row_bytes,
             log_files=len(self._live),
             open_dialogues=len(self._open),
+            rows=self._rows_written,
+            bytes=self._bytes_written,
         )
 
     def _is_mine(self, index: int) -> bool:

@@ -68,11 +68,15 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class SinkStats:
-    """What a sink holds now.
+    """What a sink holds now, and what it has written since its start.
 
     Attributes:
+        rows: dialogues in the parts that it has written, and `bytes` of these and of the log,
+            before compression.
+        log_delay_s: how long the oldest of the turns that were logged last had waited for that.
         outage: what is wrong with the store, in words; empty when all is well.
         outage_s: how long that has been so.
+        outages: that there have been.
     """
 
     stored: int
@@ -81,8 +85,12 @@ class SinkStats:
     waiting_bytes: int
     log_files: int
     open_dialogues: int
+    rows: int = 0
+    bytes: int = 0
+    log_delay_s: float = 0.0
     outage: str = ""
     outage_s: float = 0.0
+    outages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from actors.laps import CHECKS, PROMPT, answered, asked_again, spent
 from actors.manners import BRIEF, PLAIN, shortened
 from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
 from actors.seat import Seat, request
@@ -115,7 +117,11 @@ class Utterer:
         """Ask for candidates; return the first that passes, or None."""
         scene = self.conversation.scene
         walk = self.conversation.plan.walk_id
+        if attempt:
+            asked_again("candidates" if attempt == 1 else "repair")
+        began = perf_counter()
         prompt, tokens = await self._fit()
+        spent(PROMPT, began)
         request_seed = seed(walk, scene.turn, attempt)
         sampling = self.seat.sampling(prompt, request_seed, count)
         asked = request(
@@ -129,7 +135,9 @@ class Utterer:
         )
         self._shown = digest(prompt.exact())[:16]
         del prompt, tokens  # thousands of turns wait here at once
+        began = perf_counter()
         answer = await self.seat.client.ask(asked, walk)
+        answered(answer, began)
         if answer.failure is not None:
             self._fail(answer.failure)
         self.tokens += answer.completion_tokens
@@ -206,7 +214,7 @@ class Utterer:
         return judged
 
     def _checks(self, said: str, slots: Mapping[str, Any], finished: bool) -> list[CheckResult]:
-        scene = self.conversation.scene
+        began, scene = perf_counter(), self.conversation.scene
         self._hold(slots)
         utterance = Utterance(
             text=said,
@@ -222,6 +230,7 @@ class Utterer:
         results = run_checks(self.speech, utterance, scene.scope(), scene.draws("check"))
         results += self.manner.checks(said, self._most)
         self._hold(self.settled)
+        spent(CHECKS, began)
         return results
 
     async def _similar(self, judged: Judged) -> Judged:

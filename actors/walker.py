@@ -11,24 +11,34 @@ in flight stays in the turn log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.cast import Cast
+from actors.laps import Lap, Laps, begin_laps
+from actors.playing_time import PlayingTime
 from actors.policies import CONVERSATIONS
 from actors.single_prompt import SinglePrompt
+from specs.domain import Side
 from specs.errors import DuologueError, EngineError, Superseded, Unavailable
 from specs.lease import Blame, Lease
 from specs.plan import Plan, make_plan
-from specs.records import LUCKLESS, Dialogue, Turn
+from specs.records import LUCKLESS, Dialogue, StopReason, Turn
 
 _log = logging.getLogger(__name__)
 
 STORE_S = 30.0
 """How long a walker that stops waits for dialogues that are over to become durable."""
+
+LAG_S = 0.5
+"""From one look at how late the event loop is to the next."""
+
+_AT_LEISURE = contextlib.nullcontext()
 
 OUTAGE_PAUSES_S = (0.5, 30.0)
 """The first and the longest pause before it is tried whether what is away has come back."""
@@ -83,25 +93,95 @@ class SinkClient(Protocol):
         """
 
 
+def _no_laps() -> dict[Side, Laps]:
+    return {"user": Laps(), "agent": Laps()}
+
+
 @dataclass(slots=True)
 class WalkerStats:
     """What a walker has done since its start, and how its event loop keeps up.
 
     Attributes:
-        lag_s: the longest that the loop was late in the last second.
+        said: turns by role and by who worded them.
+        stops: durable dialogues by why they stopped.
+        laps: where the turns' time went, by role.
+        tokens: written, by role; those of a manager that is a model under `manager`.
+        retries: requests that were made again: for more `candidates`, for a `repair`, and those
+            `sent` again to an engine that had failed.
+        lag_s: how late the loop was when it was looked at last; `longest_lag_s` at its worst.
+        late_s: of all looks together, of which there is one every `LAG_S` seconds.
+        played_s: since it began to play; `loop_s` is what the loop's thread has had of a core
+            since, `cpu_s` what the whole process has.
         waits_for: what is away, in words, while nothing at all is said; else empty.
     """
 
     alive: int = 0
-    dialogues: int = 0
-    turns: int = 0
-    reference_turns: int = 0
-    completion_tokens: int = 0
+    said: Counter[tuple[Side, str]] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)
+    laps: dict[Side, Laps] = field(default_factory=_no_laps)
+    retries: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
     given_back: int = 0
-    ended: int = 0
     lag_s: float = 0.0
+    longest_lag_s: float = 0.0
+    late_s: float = 0.0
+    played_s: float = 0.0
+    loop_s: float = 0.0
+    cpu_s: float = 0.0
     last_failure: str = ""
     waits_for: str = ""
+
+    @property
+    def turns(self) -> int:
+        """Turns said."""
+        return self.said.total()
+
+    @property
+    def reference_turns(self) -> int:
+        """Turns in a person's words."""
+        return sum(count for (_, source), count in self.said.items() if source == "reference")
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens written."""
+        return self.tokens.total()
+
+    @property
+    def dialogues(self) -> int:
+        """Dialogues that are durable."""
+        return self.stops.total()
+
+    @property
+    def ended(self) -> int:
+        """Of these, how many ended in an end state."""
+        return self.stops[StopReason.ENDED.value]
+
+    def copy(self) -> WalkerStats:
+        """Return how it stands now, for whoever reads it in another thread than the walker's."""
+        return replace(
+            self,
+            said=self.said.copy(),
+            stops=self.stops.copy(),
+            laps={side: laps.plus(Laps()) for side, laps in self.laps.items()},
+            retries=self.retries.copy(),
+            tokens=self.tokens.copy(),
+        )
+
+    def plus(self, other: WalkerStats) -> WalkerStats:
+        """Return what both have done; what is only so now is left out."""
+        return WalkerStats(
+            said=self.said + other.said,
+            stops=self.stops + other.stops,
+            laps={side: laps.plus(other.laps[side]) for side, laps in self.laps.items()},
+            retries=self.retries + other.retries,
+            tokens=self.tokens + other.tokens,
+            given_back=self.given_back + other.given_back,
+            longest_lag_s=max(self.longest_lag_s, other.longest_lag_s),
+            late_s=self.late_s + other.late_s,
+            played_s=self.played_s + other.played_s,
+            loop_s=self.loop_s + other.loop_s,
+            cpu_s=self.cpu_s + other.cpu_s,
+        )
 
 
 class Walker:
@@ -110,6 +190,7 @@ class Walker:
     Args:
         alive: dialogues played at once.
         plan: from an index to its plan; `make_plan` of the cast's domain when not given.
+        playing: holds dialogues to their time; None where they have no limit.
     """
 
     def __init__(
@@ -121,6 +202,7 @@ class Walker:
         alive: int,
         plan: Callable[[int], Plan] | None = None,
         renew_s: float = 10.0,
+        playing: PlayingTime | None = None,
     ) -> None:
         self.name = name
         self.stats = WalkerStats()
@@ -130,6 +212,7 @@ class Walker:
         self._alive = alive
         self._plan = plan or (lambda index: make_plan(cast.domain, cast.source, index))
         self._renew_s = renew_s
+        self._playing_time = playing
         self._playing: dict[asyncio.Task[None], Lease] = {}
         self._storing: dict[asyncio.Task[None], Lease] = {}
         self._stopping = asyncio.Event()
@@ -271,8 +354,7 @@ class Walker:
         except Superseded as later:
             await self._ledger.superseded(lease.index, lease.epoch, later.seen)
             return
-        self.stats.dialogues += 1
-        self.stats.ended += dialogue.ended
+        self.stats.stops[dialogue.stop_reason.value] += 1
         await self._ledger.done(lease.index, lease.epoch)
 
     async def _dialogue(self, lease: Lease) -> Dialogue | None:
@@ -281,27 +363,36 @@ class Walker:
         if logged is None:
             await self._ledger.done(lease.index, lease.epoch)
             return None
+        playing = self._playing_time
+        async with _AT_LEISURE if playing is None else playing.of(plan.walk_id):
+            return await self._played(plan, lease, logged)
+
+    async def _played(self, plan: Plan, lease: Lease, logged: Sequence[Turn]) -> Dialogue:
+        lap = begin_laps(self.stats.retries)
         if self._cast.source.policy == "single_prompt":
             dialogue = await SinglePrompt(self._cast, plan, lease.attempt).play()
             for turn in dialogue.turns:
-                self._count(turn)
+                self._count(turn, lap.part(len(dialogue.turns)))
             return dialogue
 
         async def on_turn(turn: Turn) -> None:
-            self._count(turn)
+            self._count(turn, lap)
             await self._sinks.turn(lease.index, plan.walk_id, lease.epoch, turn)
 
         conversation = CONVERSATIONS[self._cast.source.policy]
         return await conversation(self._cast, plan, lease.attempt, logged, on_turn).play()
 
-    def _count(self, turn: Turn) -> None:
+    def _count(self, turn: Turn, lap: Lap) -> None:
         self._moved = True
         if self._silent:
             self._silent, self._resume_at, self.stats.waits_for = 0, 0.0, ""
             self._free.set()
-        self.stats.turns += 1
-        self.stats.reference_turns += turn.source == "reference"
-        self.stats.completion_tokens += turn.completion_tokens + turn.managed_tokens
+        stats = self.stats
+        stats.said[turn.role, turn.source] += 1
+        stats.tokens[turn.role] += turn.completion_tokens
+        if turn.routing is not None:
+            stats.tokens["manager"] += turn.managed_tokens
+        stats.laps[turn.role].add(lap)
 
     async def _renew(self) -> None:
         while True:
@@ -320,7 +411,15 @@ class Walker:
                 task.cancel()
 
     async def _measure_lag(self) -> None:
+        stats = self.stats
+        began, loop, process = time.monotonic(), time.thread_time(), time.process_time()
         while True:
             before = time.monotonic()
-            await asyncio.sleep(0.5)
-            self.stats.lag_s = max(0.0, time.monotonic() - before - 0.5)
+            await asyncio.sleep(LAG_S)
+            now = time.monotonic()
+            stats.lag_s = max(0.0, now - before - LAG_S)
+            stats.longest_lag_s = max(stats.longest_lag_s, stats.lag_s)
+            stats.late_s += stats.lag_s
+            stats.played_s = now - began
+            stats.loop_s = time.thread_time() - loop
+            stats.cpu_s = time.process_time() - process

@@ -16,16 +16,18 @@ from typing import Any
 
 from actors.caller import ToolCaller
 from actors.cast import Cast
-from actors.engines.client import ClientLimits, EngineClient
+from actors.engines.client import EngineClient
 from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.ledger_client import RayLedger
 from actors.manager import make_manager
+from actors.metrics import begin_recording, walker_readings
 from actors.orphans import end_when_orphaned
+from actors.playing_time import PlayingTime, Timed
 from actors.preflight import PromptNeed, check_windows, measure_prompts
 from actors.retrieval.remote import RetrieverClient
 from actors.retrieval.store import Corpus
-from actors.seat import Seat
+from actors.seat import Client, Seat
 from actors.sink_client import RaySinks
 from actors.walker import Walker, WalkerStats
 from specs.domain import Domain, Side
@@ -70,8 +72,11 @@ class WalkerActor:
         end_when_orphaned()
         self._name = name
         self._clients: dict[str, EngineClient] = {}
+        self._replicas: dict[str, Mapping[str, Any]] = {}
+        self._playing: PlayingTime | None = None
         self._walker: Walker | None = None
         self._sinks: RaySinks | None = None
+        self._recording: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
 
     async def start(self, parts: WalkerParts) -> dict[Side, PromptNeed]:
@@ -80,6 +85,8 @@ class WalkerActor:
         Raises:
             InputError: when a window is too small, or no dialogue of the domain can end.
         """
+        if (limit_s := parts.run.run.dialogue_deadline_s) is not None:
+            self._playing = PlayingTime(limit_s)
         cast = await self._cast(parts, await parts.domain)
         calm_collector()
         needs = await measure_prompts(cast)
@@ -89,7 +96,8 @@ class WalkerActor:
         waiting_s = parts.run.run.log_interval_s / 8
         self._sinks = RaySinks(parts.sinks, waiting_s)
         ledger, alive = RayLedger(parts.ledger), parts.alive
-        self._walker = Walker(self._name, cast, ledger, self._sinks, alive)
+        self._walker = Walker(self._name, cast, ledger, self._sinks, alive, playing=self._playing)
+        self._recording = begin_recording(self.stats, walker_readings)
         return needs
 
     async def run(self) -> WalkerStats:
@@ -103,17 +111,32 @@ class WalkerActor:
 
     async def stats(self) -> WalkerStats:
         """Return what has been done so far."""
-        return self._walker.stats if self._walker is not None else WalkerStats()
+        if self._walker is None:
+            return WalkerStats()
+        stats = self._walker.stats.copy()
+        stats.retries["sent"] = sum(client.sent_again for client in self._clients.values())
+        return stats
 
     async def stop(self) -> None:
         """Admit nothing more."""
         if self._walker is not None:
             self._walker.stop()
 
+    async def set_replicas(self, engine: str, handles: Mapping[str, Any]) -> None:
+        """Use these replicas of an engine from now on (`EngineClient.set_replicas`).
+
+        Args:
+            engine: its name in the run file.
+            handles: of the actors, by replica.
+        """
+        self._replicas[engine] = handles  # it may come before `start` has made the client
+        if engine in self._clients:
+            self._clients[engine].set_replicas(_behind(handles))
+
     async def _cast(self, parts: WalkerParts, domain: Domain) -> Cast:
         run = parts.run
         seats: dict[Side, Seat] = {
-            side: await self._seat(parts, getattr(run.roles, side)) for side in SIDES
+            side: await self._seat(parts, getattr(run.roles, side), side) for side in SIDES
         }
         # Each walker asks one retriever; the walkers' names spread them.
         chosen = parts.retrievers[seed(self._name) % len(parts.retrievers)]
@@ -138,24 +161,25 @@ class WalkerActor:
         name = parts.run.roles.manager
         if parts.run.policy.manager != "model" or not name:
             return None
-        return await self._seat(parts, name)
+        return await self._seat(parts, name, "manager")
 
-    async def _seat(self, parts: WalkerParts, name: str) -> Seat:
+    async def _seat(self, parts: WalkerParts, name: str, role: str) -> Seat:
         engine, info = parts.run.engines[name], parts.infos[name]
         if name not in self._clients:
-            replicas = {key: RayReplica(handle) for key, handle in parts.engines[name].items()}
-            client = f"{self._name}:{name}"
-            self._clients[name] = EngineClient(replicas, client, ClientLimits())
+            handles = self._replicas.get(name, parts.engines[name])
+            self._clients[name] = EngineClient(_behind(handles), f"{self._name}:{name}")
         tokenizer = None
         if info.takes == "tokens":
             tokenizer = await asyncio.to_thread(load_tokenizer, engine.model, engine.revision)
+        client: Client = self._clients[name]
         return Seat(
-            client=self._clients[name],
+            client=client if self._playing is None else Timed(client, self._playing),
             info=info,
             profile=engine.profile,
             tokenizer=tokenizer,
             executor=self._executor,
             deadline_s=engine.turn_deadline_s,
+            role=role,
         )
 
 
@@ -167,6 +191,10 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
+
+
+def _behind(handles: Mapping[str, Any]) -> dict[str, RayReplica]:
+    return {name: RayReplica(handle) for name, handle in handles.items()}
 
 
 def _node() -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,13 +97,17 @@ class Sight:
 
     Attributes:
         progress: of the ledger; None where it did not answer.
-        engines: by engine, its replicas' figures.
+        engines: by engine and replica, their figures.
+        placed: for how many seconds each replica has had its place.
+        wanted: replicas that each engine is to have.
         away: by part, what is wrong with it.
         silent: those that did not answer, each with the seconds after which it is ended.
     """
 
     progress: LedgerProgress | None
-    engines: Mapping[str, Sequence[EngineStats]]
+    engines: Mapping[str, Mapping[str, EngineStats]]
+    placed: Mapping[str, float]
+    wanted: Mapping[str, int]
     away: Mapping[str, str]
     silent: Mapping[str, float]
 
@@ -288,10 +292,15 @@ class Crew:
         replicas = list(self.fleet.made())
         away |= {name: found[name].away for name in replicas if name in found and found[name].away}
         stats = {
-            name: [found[replica] for replica in of if replica in found]
+            name: {replica: found[replica] for replica in of if replica in found}
             for name, of in self.fleet.up().items()
         }
-        return Sight(found.get("progress"), stats, away, silent)
+        placed, wanted = self.fleet.placed(), self.fleet.wanted()
+        return Sight(found.get("progress"), stats, placed, wanted, away, silent)
+
+    def placed(self) -> dict[str, float]:
+        """Return for how many seconds each replica has had its place."""
+        return self.fleet.placed()
 
     def end(self, name: str) -> None:
         """End the process of an actor that tells nothing any more; Ray starts it again."""

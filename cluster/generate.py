@@ -6,14 +6,17 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from cluster.budget import Outcome, played_out, within
 from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, duration
 from cluster.run_folder import RunFolder
+from cluster.spending import Spending
 from cluster.summary import lines, summarize
 from specs.domain import Domain
 from specs.errors import DuologueError, Finding, InputError, Where
@@ -26,8 +29,25 @@ from specs.routing import routing_findings
 from specs.run_file import RunFile
 from specs.traits import trait_findings
 
+if TYPE_CHECKING:
+    from cluster.crew import Crew
 
-def generate(run: RunFile, fresh: bool, retry: bool = False) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one generation has come to.
+
+    Attributes:
+        whole: every dialogue that is wanted is there; else a budget has stopped it.
+        dialogues: that it played.
+    """
+
+    whole: bool
+    dialogues: int = 0
+    hours: float = 0.0
+
+
+def generate(run: RunFile, fresh: bool, retry: bool = False) -> Made:
     """Play what is missing, show progress, and print what came of it.
 
     Args:
@@ -49,21 +69,25 @@ def generate(run: RunFile, fresh: bool, retry: bool = False) -> None:
         opened = folder.open(run, domain, fresh=fresh)
         for change in opened.changed:
             reporter.say(f"resuming with {change}")
-        _mend(run, domain, folder, reporter)
+        there = _mend(run, domain, folder, reporter)
         if retry:
             reporter.say(_retried(retry_failed(folder, run.run.dialogues, opened.start)))
-        interrupted = _play(run, domain, folder, opened.start, reporter)
+            there = IndexSet(durable_indices(folder.dialogues()))
+        spending = Spending(run, folder.round(0), opened.start, reporter.say)
+        outcome = _play(run, domain, folder, opened.start, there, spending, reporter)
         summary = summarize(read_dialogues(folder.dialogues()))
         try:
             folder.note_durable(summary.dialogues)
         except DuologueError as error:  # the note is worth no failure
             reporter.say(f"warning: {error}")
     click.echo(f"\n{folder.folder.path}")
-    for text in lines(summary):
+    for text in [*lines(summary), *spending.lines(), *outcome.spent.splitlines()]:
         click.echo(text)
-    if interrupted:
+    if outcome.interrupted:
         raise KeyboardInterrupt
-    _refuse_missing(run, folder)
+    if not outcome.spent:
+        _refuse_missing(run, folder)
+    return Made(not outcome.spent, spending.dialogues, spending.hours)
 
 
 def _refuse_missing(run: RunFile, folder: RunFolder) -> None:
@@ -102,11 +126,14 @@ def source_of(run: RunFile) -> PlanSource:
     return PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0, asked)
 
 
-def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[str]:
+def check_parts(
+    dialogues: Folder, domain: Domain, source: PlanSource
+) -> tuple[IndexSet, list[str]]:
     """Refuse parts of another run before an index of theirs is taken for played.
 
     Returns:
-        Warnings: the parts with dialogues that an earlier part holds, too.
+        The indices that are there, and warnings: the parts with dialogues that an earlier part
+        holds, too.
 
     Raises:
         InputError: naming every part that is another run's, or that cannot be read.
@@ -130,22 +157,20 @@ def check_parts(dialogues: Folder, domain: Domain, source: PlanSource) -> list[s
             warnings.append(f"{dialogues.file(name)}: {again} of its dialogues are there twice")
     if wrong:
         raise InputError(wrong)
-    return warnings
+    return seen, warnings
 
 
-def _mend(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> None:
-    """Say what is not as it was left, and mend what can be mended."""
+def _mend(run: RunFile, domain: Domain, folder: RunFolder, reporter: Reporter) -> IndexSet:
+    """Say what is not as it was left, and mend what can be mended; returns what is there."""
     dialogues = folder.dialogues()
-    twice = check_parts(dialogues, domain, source_of(run))
+    there, twice = check_parts(dialogues, domain, source_of(run))
     for warning in twice:
         reporter.say(f"warning: {warning}")
     if twice:
         reporter.say(f"{drop_copies(dialogues)} second copies were taken out")
-    columns = dialogue_schema(), ["index"]
-    parts = part_names(dialogues)
-    there = sum(len(batch) for name in parts for batch in read_batches(dialogues, name, *columns))
-    if gone := folder.gone(there):
+    if gone := folder.gone(len(there)):
         reporter.say(f"warning: {gone}")
+    return there
 
 
 def _retried(failed: Counter[str]) -> str:
@@ -160,54 +185,69 @@ def _identities(dialogues: Folder, name: str) -> Iterator[tuple[int, str]]:
         yield from zip(*(column.to_pylist() for column in batch), strict=True)
 
 
-def _play(run: RunFile, domain: Domain, folder: RunFolder, start: int, reporter: Reporter) -> bool:
+def _play(
+    run: RunFile,
+    domain: Domain,
+    folder: RunFolder,
+    start: int,
+    there: IndexSet,
+    spending: Spending,
+    reporter: Reporter,
+) -> Outcome:
     from cluster.crew import Crew, ray_session
     from cluster.nodes import nodes_of
     from cluster.placement import check_places
     from cluster.plan import settled, wanted
     from cluster.probe import check_shared
-    from cluster.watch import watch
 
-    if _all_durable(run, folder):
+    owed = sum(index not in there for index in range(run.run.dialogues))
+    if not owed and not folder.log().names("log-"):  # else sinks have to look at the log
         reporter.say(f"{run.run.dialogues} of {run.run.dialogues} dialogues are there already")
-        return False
+        return Outcome()
+    if spent := spending.used_up:
+        return Outcome(spent=spent)
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
         check_shared(folder.folder)
         attempts = folder.attempts()
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
-        found = settled(run, domain, nodes, run.run.dialogues)
-        check_places(wanted(run, found), nodes, reporter.say)
+        found = settled(run, domain, nodes, owed)
+        check_places(wanted(run, found), nodes)
         source, round_ = source_of(run), folder.round(0)
         crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts)
         try:
-            recovered = crew.open_sinks()
-            for warning in recovered.warnings:
-                reporter.say(f"warning: {warning}")
-            before = sum(index < run.run.dialogues for index in recovered.durable)
-            if before:
-                reporter.say(f"{before} of {run.run.dialogues} dialogues are there already")
-            if before >= run.run.dialogues:
-                return False
-            began = time.monotonic()
-            before = crew.start().done
-            folder.check()
-            reporter.say(f"playing (started in {duration(time.monotonic() - began)})")
-            return watch(crew, reporter, folder.check, before)
+            return _played(crew, folder, spending, reporter)
         except KeyboardInterrupt:
-            return True
+            spending.stop("interrupted")
+            return Outcome(interrupted=True)
         finally:
             crew.close()
+            spending.close(crew.placed())
 
 
-def _all_durable(run: RunFile, folder: RunFolder) -> bool:
-    """Say whether nothing is owed and no log is left for the sinks to look at.
+def _played(crew: Crew, folder: RunFolder, spending: Spending, reporter: Reporter) -> Outcome:
+    from cluster.watch import watch
 
-    Ray takes seconds to start, and would only find the same.
-    """
-    if folder.log().names("log-"):
-        return False
-    return durable_indices(folder.dialogues()).issuperset(range(run.run.dialogues))
+    run = crew.run
+    recovered = crew.open_sinks()
+    for warning in recovered.warnings:
+        reporter.say(f"warning: {warning}")
+    before = sum(index < run.run.dialogues for index in recovered.durable)
+    if before:
+        reporter.say(f"{before} of {run.run.dialogues} dialogues are there already")
+    if before >= run.run.dialogues:
+        spending.stop("done")
+        return Outcome()
+    crew.run = within(run, recovered.durable)
+    began = time.monotonic()
+    done = crew.start().done
+    folder.check()
+    reporter.say(f"playing (started in {duration(time.monotonic() - began)})")
+    outcome = watch(crew, reporter, folder.check, done, spending)
+    if outcome == Outcome() and crew.run is not run:
+        spending.stop("budget")
+        return Outcome(spent=played_out(run, before))
+    return outcome
 
 
 def _sigterm_as_interrupt() -> None:

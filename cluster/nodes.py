@@ -5,7 +5,6 @@ What it may grow by stands in the launcher's file: Ray itself does not tell it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,13 +39,11 @@ class Nodes:
         there: the resources of each node that is up.
         types: that it may grow by; empty where it does not grow.
         most: nodes in all; None where only the types are limited.
-        grows: there is an autoscaler, whether or not it is known what it may bring.
     """
 
     there: Sequence[Resources]
     types: Sequence[NodeType] = ()
     most: int | None = None
-    grows: bool = False
 
     def to_come(self) -> list[Resources]:
         """Return the nodes that may still come, the smallest of them first."""
@@ -85,21 +82,9 @@ def nodes_of(launcher: str | None, address: str | None) -> Nodes:
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     there = [{str(name): float(much) for name, much in node.items()} for node in alive]
     path = Path(launcher) if launcher else BOOTSTRAP.expanduser()
-    if cluster_address(address) in (None, "local"):
+    if cluster_address(address) in (None, "local") or not (launcher or path.is_file()):
         return Nodes(there)
-    if not (launcher or path.is_file()):
-        return Nodes(there, grows=_has_autoscaler())
-    types, most = read_launcher(path)
-    return Nodes(there, types, most, grows=True)
-
-
-def _has_autoscaler() -> bool:
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    # There is no public way to ask; without an answer only what is there now counts.
-    with contextlib.suppress(AttributeError, RuntimeError, ValueError):
-        return b"autoscaler_report" in (_internal_kv_get("__autoscaling_status") or b"")
-    return False
+    return Nodes(there, *read_launcher(path))
 
 
 def read_launcher(path: Path) -> tuple[list[NodeType], int | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cluster.nodes import Nodes, Resources
@@ -116,7 +116,8 @@ def misfits(wanted: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> li
     hint = (
         f"Lower {' or '.join(f'engines.{name}.replicas' for name in crowded)}, or give a range "
         "(replicas = [1, 8]); let two engines share a GPU (gpus = 0.5 each), or both roles one "
-        "engine; or name a larger cluster (cluster.address)."
+        "engine; or name a larger cluster (cluster.address), or what this one may "
+        "grow by (cluster.launcher)."
     )
     return [Finding(Where(", ".join(f"engines.{name}" for name in asking)), message, hint)]
 
@@ -212,19 +213,7 @@ def _plural(name: str) -> str:
     return "GPUs" if name == "GPU" else name
 
 
-def check_places(
-    wanted: Mapping[str, tuple[EngineSection, int]], nodes: Nodes, say: Callable[[str], None]
-) -> None:
-    """Refuse engines that would wait for ever.
-
-    Raises:
-        InputError: what does not fit; of a cluster that may grow in ways unknown it is only said.
-    """
-    wrong = misfits(wanted, nodes)
-    if not wrong:
-        return
-    if not nodes.grows or nodes.types:
+def check_places(wanted: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> None:
+    """Refuse engines that would wait for ever; raises InputError with all that does not fit."""
+    if wrong := misfits(wanted, nodes):
         raise InputError(wrong)
-    for finding in wrong:
-        say(f"warning: {finding.where}: {finding.message}; waiting for the cluster to grow")
-    say('    (cluster.launcher = "ray_cluster.yaml" tells what it may grow by)')

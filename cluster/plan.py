@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from actors.engines.models import load_tokenizer
+from actors.engines.models import load_tokenizer, resolve_model
 from actors.foresight import Foreseen, foresee
 from cluster import walk_sample
 from cluster.forecast import SIDES, EngineForecast, Forecast, forecast
@@ -88,17 +88,24 @@ def place_findings(run: RunFile, made: Forecast, nodes: Nodes) -> list[Finding]:
     from trainer.training import place_findings as unplaced
 
     found = misfits(wanted(run, made.sizes), nodes)
-    if nodes.grows and not nodes.types:
-        return []  # nobody knows what may come
     if not found and run.train.gpus_per_worker is not None:
         found += unplaced(run.train, training_resources(run, nodes))
     return found
 
 
 def _tokenizer(engine: EngineSection) -> Any:
+    """Return a model's tokenizer where it is on this machine: a plan waits for no hub."""
     if engine.kind != "vllm":
         return None
     with contextlib.suppress(EngineError):
+        if isinstance(place := resolve_model(engine.model, engine.revision), str):
+            from huggingface_hub import try_to_load_from_cache
+
+            cached = try_to_load_from_cache(
+                place, "tokenizer_config.json", revision=engine.revision
+            )
+            if not isinstance(cached, str):
+                return None
         return load_tokenizer(engine.model, engine.revision)
     return None
 
@@ -112,7 +119,7 @@ def _nodes(run: RunFile) -> tuple[Nodes, str]:
     asking = any(bundle(run.engines[name]) for name in run.speaking_engines)
     if cluster_address(address) is None and launcher:
         types, most = read_launcher(Path(launcher))
-        return Nodes((), types, most, grows=True), launcher
+        return Nodes((), types, most), launcher
     if cluster_address(address) is None and not asking:
         return Nodes(({"CPU": 1.0},)), "this machine"
     from cluster.crew import ray_session

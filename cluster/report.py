@@ -29,6 +29,7 @@ from cluster.report_sections import (
     training,
     variety,
 )
+from cluster.report_usage import usage
 from cluster.run_folder import RunFolder
 from cluster.show import plain, role_names
 from specs.run_file import RunFile
@@ -70,6 +71,7 @@ def _page(folder: RunFolder, made: Made, material: Material) -> Page:
     first = material.evaluations[0] if material.evaluations else None
     sections: list[Section] = [
         plan_to_example(material),
+        usage(material.sessions, material.unread),
         graph(material.played, made.place.open),
         length(material.played),
         covered(material.played),

@@ -20,6 +20,7 @@ from cluster.evaluation_plan import ADAPTER
 from cluster.held_out import identity
 from cluster.run_folder import RunFolder
 from cluster.summary import Summary
+from cluster.usage import Session, read_sessions
 from specs.errors import Finding, InputError, Where
 from specs.parts import Folder, part_findings, part_names, read_dialogues, read_rows
 from specs.records import Dialogue, dialogue_schema, quality_schema
@@ -162,6 +163,8 @@ class Material:
 
     Attributes:
         quality: of the dialogues to read, by walk id.
+        sessions: what the starts of the generation used, as far as it can be read; `unread` says
+            what cannot.
         curated: the curation's summary; log: the training's rows; manifest: the adapter's.
     """
 
@@ -171,6 +174,8 @@ class Material:
     log: Sequence[Mapping[str, Any]] | None
     manifest: Mapping[str, Any] | None
     evaluations: Sequence[Evaluation]
+    sessions: Sequence[Session] = ()
+    unread: Sequence[str] = ()
 
 
 def gather(folder: RunFolder, seed: int) -> Material:
@@ -197,8 +202,16 @@ def gather(folder: RunFolder, seed: int) -> Material:
         message = "there are no finished dialogues to report on"
         raise InputError([Finding(Where(dialogues.path), message, hint)])
     chosen = drawn(_verdicts(dialogues, quality), seed)
+    unread: list[str] = []
     return Material(
-        _played(dialogues, chosen), _quality(quality, chosen), curated, log, manifest, evaluations
+        _played(dialogues, chosen),
+        _quality(quality, chosen),
+        curated,
+        log,
+        manifest,
+        evaluations,
+        read_sessions(folder.round(0), unread.append),
+        unread,
     )
 
 

@@ -283,7 +283,7 @@ class RunFolder:
             return False
         selector = pafs.FileSelector(self.round().path, allow_not_found=True)
         found = self.folder.fs.get_file_info(selector)
-        return {info.base_name for info in found} <= {"log", "dialogues"}
+        return {info.base_name for info in found} <= {"log", "dialogues", "usage"}
 
     def _refuse(self, old: Mapping[str, Any], content: Mapping[str, Any]) -> None:
         self._refuse_version(old)

@@ -75,7 +75,7 @@ async def _on_cluster(
     address = cluster.address
     session = contextlib.nullcontext() if ray.is_initialized() else ray_session(address)
     with session:
-        check_places({name: (config, config.least)}, nodes_of(cluster.launcher, address), say)
+        check_places({name: (config, config.least)}, nodes_of(cluster.launcher, address))
         fleet = Fleet({name: config}, {name: (config.least, config.least)}, make, say)
         try:
             while not fleet.complete:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
@@ -215,7 +215,7 @@ class Walkers:
         seat.young_deaths = seat.young_deaths + 1 if young else 0
         if seat.young_deaths >= YOUNG_DEATHS:
             raise EngineError(f"{seat.name} has died {YOUNG_DEATHS} times in a row: {why}")
-        self._past = _sum(self._past, seat.stats)
+        self._past = self._past.plus(seat.stats)
         first, longest = PAUSES_S
         pause = min(longest, first * 2.0**seat.young_deaths)
         self._say(f"{seat.name} has died, and another takes its place: {why}")
@@ -227,10 +227,3 @@ def _kill(handle: Any) -> None:
     if handle is not None:
         with contextlib.suppress(RayError, ValueError):
             ray.kill(handle)
-
-
-_COUNTS = [f.name for f in fields(WalkerStats) if f.type == "int" and f.name != "alive"]
-
-
-def _sum(one: WalkerStats, other: WalkerStats) -> WalkerStats:
-    return WalkerStats(**{name: getattr(one, name) + getattr(other, name) for name in _COUNTS})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import click
 
+from cluster.budget import left
 from cluster.curate import curate
 from cluster.generate import generate
 from cluster.progress import duration
@@ -53,19 +54,20 @@ def run_all(run: RunFile, fresh: bool) -> None:
 
 
 def make_dialogues(run: RunFile, fresh: bool, say: Say) -> None:
-    """Generate and curate until `curate.kept` dialogues are kept or the budget is spent."""
+    """Generate and curate until `curate.kept` dialogues are kept or a budget is used up."""
     while True:
-        generate(run, fresh)
+        made = generate(run, fresh)
+        rest = left(run.budget, made.dialogues, made.hours) if made.whole else None
         try:
             curated = curate(run, fresh, say)
         except NothingKept as nothing:
             played, more = nothing.played, further(run, nothing.played, 0)
-            if more is None:
+            if more is None or rest is None:
                 raise
         else:
             played, more = curated.played, more_needed(run, curated)
             say(f"{curated.kept} of {played} dialogues are kept")
-        if more is None:
+        if more is None or rest is None:
             return
         wanted = played + more
         say(f"playing {more} more: curate.kept asks for {run.curate.kept}")
@@ -75,6 +77,7 @@ def make_dialogues(run: RunFile, fresh: bool, say: Say) -> None:
             update={
                 "run": run.run.model_copy(update={"dialogues": wanted}),
                 "curate": run.curate.model_copy(update={"budget": budget}),
+                "budget": rest,
             }
         )
         fresh = False
@@ -86,7 +89,8 @@ def unfit(run: RunFile) -> list[Finding]:
     from cluster.evaluation_plan import unfit as unfit_evaluation
     from cluster.train import unfit as unfit_training
 
-    return [*unfit_curation(run), *unfit_training(run), *unfit_evaluation(run)]
+    found = [*unfit_curation(run), *unfit_training(run), *unfit_evaluation(run)]
+    return list(dict.fromkeys(found))  # a model is looked for by more than one stage
 
 
 def _train(run: RunFile, fresh: bool, say: Say) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from specs.errors import EngineError
 
@@ -60,6 +60,7 @@ class Request:
 
     Attributes:
         id: unique in the run and the same whenever the same request is sent again.
+        role: whose words it asks for; with its dialogue it settles which replica answers it.
         messages: for engines that template by themselves; `text` is a script to be continued.
         references: complete answers in the form that the prompt asks for, each as good as another
             (what the reference engine says).
@@ -69,6 +70,7 @@ class Request:
 
     id: str
     sampling: Sampling
+    role: str = ""
     tokens: tuple[int, ...] = ()
     messages: tuple[Message, ...] = ()
     text: str = ""
@@ -128,7 +130,7 @@ class EngineInfo:
 
     Attributes:
         window: the most tokens of prompt and answer together; 0 when unknown.
-        max_running: how many candidates it decodes at once; admission goes by it.
+        max_running: how many candidates it decodes at once; admission never goes above it.
         tokenizer: a local folder or name that `transformers.AutoTokenizer` loads; empty unless it
             takes tokens.
         remote: documents leave the machine.
@@ -149,26 +151,50 @@ class EngineStats:
     """A replica's counters since its start, and its load now.
 
     Attributes:
+        limit: of its admission now, in candidates; 0 while it loads.
+        queue_s, prefill_s, decode_s: of all answers together.
         away: why it answers no requests now, in words; empty when all is well.
     """
 
     running: int = 0
     waiting: int = 0
+    limit: int = 0
     finished: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
     kv_cache_use: float = 0.0
     preemptions: int = 0
     away: str = ""
 
 
+class Load(NamedTuple):
+    """What a replica tells a client with every answer, in places (one a candidate).
+
+    Attributes:
+        others: that the requests of other clients take or wait for.
+        limit: of its admission, now.
+    """
+
+    others: int
+    limit: int
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What a long poll brings: answers with their sequence numbers, in the order they finished."""
+    """What a replica tells a client.
+
+    Attributes:
+        load: as it is now.
+        answers: with their sequence numbers, in the order they finished.
+    """
 
     incarnation: str
+    load: Load
     answers: tuple[tuple[int, Answer], ...] = ()
 
 
@@ -220,8 +246,8 @@ class Replica(Protocol):
     async def start(self) -> EngineInfo:
         """Load the model; idempotent."""
 
-    async def submit(self, client: str, requests: Sequence[Request]) -> str:
-        """Take a micro-batch, without waiting for it; returns the incarnation."""
+    async def submit(self, client: str, requests: Sequence[Request]) -> Polled:
+        """Take a micro-batch, without waiting for its answers; returns none, but the load."""
 
     async def poll(self, client: str, acknowledged: int, timeout_s: float) -> Polled:
         """Return what has finished since `acknowledged`, or nothing after `timeout_s` seconds."""

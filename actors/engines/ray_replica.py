@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from specs.engine import EngineInfo, EngineStats, Polled, Request, dead
@@ -14,22 +14,20 @@ class RayReplica:
 
     Args:
         handle: of the actor.
-        refresh: looks the actor up again when it has died for good and another takes its place.
     """
 
-    def __init__(self, handle: Any, refresh: Callable[[], Any] | None = None) -> None:
+    def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._refresh = refresh
 
     async def start(self) -> EngineInfo:
         """Load the model; idempotent."""
         info: EngineInfo = await self._call("start")
         return info
 
-    async def submit(self, client: str, requests: Sequence[Request]) -> str:
-        """Take a micro-batch; returns the incarnation."""
-        incarnation: str = await self._call("submit", client, list(requests))
-        return incarnation
+    async def submit(self, client: str, requests: Sequence[Request]) -> Polled:
+        """Take a micro-batch; returns the load."""
+        taken: Polled = await self._call("submit", client, list(requests))
+        return taken
 
     async def poll(self, client: str, acknowledged: int, timeout_s: float) -> Polled:
         """Return what has finished."""
@@ -64,8 +62,6 @@ class RayReplica:
                 raise EngineError(str(cause), cause.permanent) from None
             raise dead(f"{method} has failed at the replica: {cause!r}") from error
         except ActorDiedError as error:
-            if self._refresh is not None:
-                self._handle = self._refresh()
             raise dead(f"the replica's process has ended: {error}") from error
         except RayError as error:
             raise dead(f"the replica cannot be reached: {error}") from error

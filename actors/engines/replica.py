@@ -1,8 +1,8 @@
 """A replica of an engine: micro-batches in, answers out by long poll, in plain asyncio.
 
 Invariants: a request is known by its client and its id, and while it waits, runs, or is answered
-but not acknowledged, submitting it again changes nothing; at most `max_running` candidates run at
-once, admitted by priority and then arrival, as the backend lets them begin; a deadline counts from
+but not acknowledged, submitting it again changes nothing; at most as many candidates run at once as
+the backend holds (`admission`), admitted by priority and then arrival; a deadline counts from
 admission, and what waits to be sent (again) has none, and no place; answers stay in a client's log
 until the client acknowledges their sequence number. Sequence numbers begin at a random number in
 each incarnation, so that an acknowledgement meant for another one is recognised.
@@ -19,7 +19,8 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from actors.engines.answer_log import AnswerLog
+from actors.engines.admission import Admission
+from actors.engines.answer_log import LINGER_S, AnswerLog, lull
 from actors.engines.rate_limit import backoff
 from specs.engine import (
     Answer,
@@ -28,6 +29,7 @@ from specs.engine import (
     EngineStats,
     Failure,
     Later,
+    Load,
     Polled,
     Request,
 )
@@ -35,6 +37,9 @@ from specs.errors import EngineError
 
 TRIES = 5
 """How often a request is sent that its backend could not answer yet."""
+
+LOOK_S = 0.1
+"""How often the backend's load is looked at, while something comes and goes."""
 
 Key = tuple[str, str]
 
@@ -114,6 +119,10 @@ class ReplicaCore:
         self._arrivals = 0
         self._waiting = 0
         self._taken = 0
+        self._owed = 0  # places of all that has no answer yet
+        self._admission = Admission(0)
+        self._look_at = 0.0
+        self._takes_s = 0.0
         self._names: set[str] = set()
         self._swept = self._clock()
 
@@ -124,11 +133,13 @@ class ReplicaCore:
             EngineError: when it cannot be loaded; the next call tries again unless it is permanent.
         """
         if self._starting is None or (self._starting.done() and self._may_restart()):
-            self._death = None
+            self._death = self._info = None
             self._reset()
             self._starting = asyncio.ensure_future(self._backend.start())
-        self._info = await asyncio.shield(self._starting)
-        return self._info
+        info = await asyncio.shield(self._starting)
+        if self._info is None:
+            self._info, self._admission = info, Admission(info.max_running)
+        return info
 
     def _may_restart(self) -> bool:
         task = self._starting
@@ -137,20 +148,20 @@ class ReplicaCore:
         error = task.exception()
         return error is not None and not getattr(error, "permanent", False)
 
-    async def submit(self, client: str, requests: Sequence[Request]) -> str:
-        """Take a micro-batch, without waiting for it; returns the incarnation.
+    async def submit(self, client: str, requests: Sequence[Request]) -> Polled:
+        """Take a micro-batch, without waiting for its answers; returns none, but the load.
 
         Raises:
             EngineError: when the replica has not started or has died.
         """
         self._alive()
-        self._client(client)
+        known = self._client(client)
         for request in requests:
             key = (client, request.id)
             if key not in self._jobs:
-                self._enqueue(key, request)
+                self._enqueue(key, request, known)
         self._admit()
-        return self.incarnation
+        return Polled(self.incarnation, self._load(known))
 
     async def poll(self, client: str, acknowledged: int, timeout_s: float) -> Polled:
         """Return what has finished since `acknowledged`, or nothing after `timeout_s` seconds.
@@ -159,14 +170,14 @@ class ReplicaCore:
         """
         self._alive()
         if client not in self._clients:
-            return Polled("")
+            return Polled("", self._load(None))
         known = self._client(client)
         self._acknowledge(client, known, acknowledged)
         if not known.entries:
-            await known.wait(timeout_s)
+            await known.wait(timeout_s, max(LINGER_S, lull(self._takes_s)))
             self._alive()
             known.seen = self._clock()
-        return Polled(self.incarnation, known.first())
+        return Polled(self.incarnation, self._load(known), known.first())
 
     async def abort(self, client: str, request_ids: Sequence[str]) -> None:
         """Stop working on these requests; they get no answer. Unknown ones are ignored."""
@@ -183,6 +194,7 @@ class ReplicaCore:
             self._counts,
             running=self.running,
             waiting=self._waiting,
+            limit=self._admission.limit if self._info is not None else 0,
             kv_cache_use=load.kv_cache_use,
             preemptions=load.preemptions,
         )
@@ -218,12 +230,18 @@ class ReplicaCore:
         known.seen = now
         return known
 
-    def _enqueue(self, key: Key, request: Request) -> None:
+    def _load(self, client: AnswerLog | None) -> Load:
+        mine = client.owed if client is not None else 0
+        return Load(self._owed - mine, self._admission.limit)
+
+    def _enqueue(self, key: Key, request: Request, client: AnswerLog) -> None:
         assert self._info is not None
         places = min(max(1, request.sampling.n), max(1, self._info.max_running))
         self._arrivals += 1
         job = self._jobs[key] = _Job(key, request, places, self._arrivals, self._clock())
         self._waiting += 1
+        self._owed += places
+        client.owed += places
         self._queue_up(job)
 
     def _queue_up(self, job: _Job) -> None:
@@ -233,11 +251,12 @@ class ReplicaCore:
         """Admit from the queue's head while there is room; nothing overtakes the head."""
         if self._info is None or self._death is not None:
             return
-        limit = max(1, self._info.max_running)
+        self._look()
+        limit = self._admission.limit
         while self._queue:
             job = self._queue[0][2]
             if not job.over:
-                if self._taken + job.places > limit:
+                if self._taken and self._taken + job.places > limit:
                     return
                 pause = self._backend.admit()
                 if pause > 0:
@@ -246,6 +265,14 @@ class ReplicaCore:
             heapq.heappop(self._queue)
             if not job.over:
                 self._begin(job)
+
+    def _look(self) -> None:
+        now = self._clock()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            counts = self._counts
+            finished = counts.finished + counts.failed
+            self._admission.observe(now, replace(self._backend.stats(), finished=finished))
 
     def _admit_in(self, seconds: float) -> None:
         if self._opening is not None:
@@ -322,6 +349,8 @@ class ReplicaCore:
     def _reply(self, job: _Job, answer: Answer) -> None:
         client = self._clients.get(job.key[0])
         self._end(job)
+        if job.admitted:
+            self._takes_s += 0.05 * (self._clock() - job.admitted - self._takes_s)
         if client is not None:
             self._jobs[job.key] = None
             self._sequence += 1
@@ -341,6 +370,9 @@ class ReplicaCore:
             return
         job.over = True
         self._jobs.pop(job.key, None)
+        self._owed -= job.places
+        if (client := self._clients.get(job.key[0])) is not None:
+            client.owed -= job.places
         if job.timer is not None:
             job.timer.cancel()
         if job.task is None:
@@ -372,6 +404,9 @@ class ReplicaCore:
             prompt_tokens=counts.prompt_tokens + answer.prompt_tokens,
             cached_tokens=counts.cached_tokens + answer.cached_tokens,
             completion_tokens=counts.completion_tokens + answer.completion_tokens,
+            queue_s=counts.queue_s + answer.queue_s,
+            prefill_s=counts.prefill_s + answer.prefill_s,
+            decode_s=counts.decode_s + answer.decode_s,
         )
 
     def _acknowledge(self, name: str, client: AnswerLog, acknowledged: int) -> None:

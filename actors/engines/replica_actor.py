@@ -14,9 +14,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 from actors.engines.backends import make_backend
 from actors.engines.replica import ReplicaCore
+from actors.metrics import begin_recording, engine_readings
 from actors.orphans import end_when_orphaned
 from specs.engine import EngineInfo, EngineStats, Polled, Request
 from specs.engine_section import EngineSection
@@ -82,6 +84,7 @@ class ReplicaActor:
         self._core: ReplicaCore | None = None
         self._starting: asyncio.Task[EngineInfo] | None = None
         self._watch: threading.Event | None = None
+        self._recording: asyncio.Task[None] | None = None
         self._failure = ""  # of the last attempt to load
 
     async def start(self) -> EngineInfo:
@@ -95,8 +98,8 @@ class ReplicaActor:
             task = self._starting = asyncio.ensure_future(self._load())
         return await asyncio.shield(task)
 
-    async def submit(self, client: str, requests: Sequence[Request]) -> str:
-        """Take a micro-batch; returns the incarnation."""
+    async def submit(self, client: str, requests: Sequence[Request]) -> Polled:
+        """Take a micro-batch; returns the load."""
         return await (await self._ready()).submit(client, requests)
 
     async def poll(self, client: str, acknowledged: int, timeout_s: float) -> Polled:
@@ -146,6 +149,9 @@ class ReplicaActor:
             self._failure = str(error)
             raise
         self._core = core
+        if self._recording is None:
+            engine = self._name.rpartition("-")[0] or self._name
+            self._recording = begin_recording(self.stats, partial(engine_readings, engine))
         if self._config.kind != "openai":  # an endpoint tells of no progress while it answers
             hang_s = self._config.hang_s
             self._watch = watch(

@@ -12,9 +12,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from actors.laps import RETRIEVAL, spent
+from actors.metrics import begin_recording, retriever_readings
 from actors.orphans import end_when_orphaned
 from actors.retrieval.request import SearchPage, SearchRequest
-from actors.retrieval.retriever import LocalRetriever
+from actors.retrieval.retriever import LocalRetriever, RetrieverStats
 from actors.retrieval.store import Corpus, UnreachableError
 from specs.errors import DuologueError, RetrievalError
 from specs.run_file import RetrievalSection
@@ -51,11 +53,13 @@ class RetrieverActor:
         end_when_orphaned()
         self._section = section
         self._retriever: LocalRetriever | None = None
+        self._recording: asyncio.Task[None] | None = None
 
     async def start(self, corpus: Corpus) -> None:
         """Load the model and fill the store; raises RetrievalError."""
         if self._retriever is None:
             self._retriever = LocalRetriever(corpus, self._section)
+            self._recording = begin_recording(self.stats, retriever_readings)
         await self._retriever.start()
 
     async def search(self, request: SearchRequest) -> SearchPage:
@@ -69,6 +73,10 @@ class RetrieverActor:
     async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
         """Return the cosines, shape (len(one), len(other))."""
         return await self._ready().similarity(one, other)
+
+    async def stats(self) -> RetrieverStats:
+        """Return what has been done so far, and what waits."""
+        return self._retriever.stats() if self._retriever is not None else RetrieverStats()
 
     def _ready(self) -> LocalRetriever:
         if self._retriever is None:
@@ -103,18 +111,24 @@ class RetrieverClient:
 
     async def search(self, request: SearchRequest) -> SearchPage:
         """Return one page (`Retriever.search`)."""
-        page: SearchPage = await self._call("search", request)
+        page: SearchPage = await self._timed("search", request)
         return page
 
     async def embed(self, texts: tuple[str, ...]) -> Vectors:
         """Return one normalized row a text."""
-        vectors: Vectors = await self._call("embed", texts)
+        vectors: Vectors = await self._timed("embed", texts)
         return vectors
 
     async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
         """Return the cosines, shape (len(one), len(other))."""
-        cosines: Vectors = await self._call("similarity", one, other)
+        cosines: Vectors = await self._timed("similarity", one, other)
         return cosines
+
+    async def _timed(self, method: str, *arguments: Any) -> Any:
+        began = time.perf_counter()
+        answer = await self._call(method, *arguments)
+        spent(RETRIEVAL, began)
+        return answer
 
     async def _call(
         self,

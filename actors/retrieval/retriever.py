@@ -8,10 +8,11 @@ one request is that request's own, but for a server out of reach: what waits for
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,21 @@ class SearchCore:
 
 
 @dataclass(slots=True)
+class RetrieverStats:
+    """What a retriever has done since its start, and what waits for its thread now.
+
+    Attributes:
+        texts: that were to be embedded, those of searches among them.
+        busy_s: of the thread, loading included.
+    """
+
+    searches: int = 0
+    texts: int = 0
+    busy_s: float = 0.0
+    waiting: int = 0
+
+
+@dataclass(slots=True)
 class _Job:
     """Something asked of the thread: a search, or texts to embed."""
 
@@ -129,6 +145,7 @@ class LocalRetriever:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="retriever")
         self._jobs: deque[_Job] = deque()
         self._stopped = False
+        self._counts = RetrieverStats()
 
     async def start(self) -> None:
         """Load the model and fill the store; once, however often it is called."""
@@ -150,6 +167,10 @@ class LocalRetriever:
             return np.zeros((len(one), len(other)), dtype=np.float32)
         vectors = await self.embed((*one, *other))
         return np.asarray(vectors[: len(one)] @ vectors[len(one) :].T, dtype=np.float32)
+
+    def stats(self) -> RetrieverStats:
+        """Return what has been done, and what waits."""
+        return replace(self._counts, waiting=len(self._jobs))
 
     async def stop(self) -> None:
         """Answer what waits, then let go of the store; the retriever is of no use afterwards."""
@@ -181,6 +202,13 @@ class LocalRetriever:
         jobs = self._taken(BATCH)
         if not jobs:
             return
+        began, counts = time.perf_counter(), self._counts
+        counts.searches += sum(isinstance(job.asked, SearchRequest) for job in jobs)
+        counts.texts += sum(len(job.texts) for job in jobs)
+        self._answer(jobs)
+        counts.busy_s += time.perf_counter() - began
+
+    def _answer(self, jobs: list[_Job]) -> None:
         try:
             core = self._load()
             core.embed([text for job in jobs for text in job.texts])

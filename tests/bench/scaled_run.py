@@ -21,6 +21,7 @@ from cluster.generate import open_run_domain, source_of
 from cluster.progress import Reporter, Snapshot
 from cluster.run_folder import RunFolder
 from cluster.sizes import sizes
+from cluster.spending import Spending
 from cluster.watch import watch
 from specs.engine_section import ReferenceFaults
 from specs.parts import read_dialogues
@@ -201,7 +202,9 @@ def main(given: str, notes: str) -> None:
             crew.open_sinks()
             before = crew.start().done
             with Path(notes).open("w", buffering=1) as file:
-                watch(crew, Notes(crew, file, setting["limit_s"]), folder.check, before)
+                spending = Spending(run, folder.round(0), 1, reporter.say)
+                notes_of = Notes(crew, file, setting["limit_s"])
+                watch(crew, notes_of, folder.check, before, spending)
         finally:
             crew.close()
 

@@ -102,10 +102,10 @@ class Generate:
 
     def kill(self) -> None:
         """End everything at once."""
-        family = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
-        for one in family:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        for pid in [self.process.pid, *(child.pid for child in children)]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(one.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join()
 

@@ -73,7 +73,7 @@ def items() -> list[Item]:
         names = (domain.agent.name, domain.user.name)
         closes = partial(holds, phrases=[words(one) for one in domain.closing])
         may = tuple(able(row["reply"], options, closes))
-        asked = Question(f"q{number}:0:route", f"q{number}", row["reply"], say, names, may)
+        asked = Question(f"q{number}:0:route", number, row["reply"], say, names, may)
         found.append(Item(asked, row["intent"], domain))
     return found
 

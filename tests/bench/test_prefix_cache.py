@@ -28,7 +28,7 @@ from actors.engines.client import EngineClient
 from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.engines.replica_actor import ReplicaActor
-from actors.engines.routing import StickyRouter
+from actors.engines.routing import Router
 from actors.retrieval.retriever import LocalRetriever
 from actors.retrieval.store import Corpus
 from actors.seat import Seat
@@ -59,15 +59,21 @@ SETTINGS = (
 )
 
 
-class RoundRobin(StickyRouter):
+class RoundRobin(Router):
     """Gives every turn to the next replica, whatever its dialogue had before."""
 
     def __init__(self, replicas: Sequence[str]) -> None:
         super().__init__(replicas)
         self._turns = itertools.cycle(replicas)
 
-    def route(self, dialogue: Hashable, loads: Mapping[str, float]) -> str:
-        return next(self._turns)
+    def route(self, dialogue: Hashable, role: str = "") -> str:
+        super().route(dialogue, role)
+        chosen = next(self._turns)
+        self.move(dialogue, role, chosen)
+        return chosen
+
+    def relief(self, replica: str) -> tuple[str, int] | None:
+        return None
 
 
 class Few(Endless):

@@ -1,126 +1,51 @@
-"""`ray job submit`: the same command on a cluster with a job server, from the working directory."""
+"""`ray job submit`: the same command on a cluster with a job server, from a checkout or a wheel."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
+import re
+import secrets
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.ray.command import ROOT, environment, rows
+from tests.ray.command import ROOT, rows
+from tests.ray.head import BIN, START_S, Head, head, ray_environment
+from tests.unit.tiny_domain import write
 
-START_S = 60.0
-OTHER_PORTS = (
-    "ray-client-server-port",
-    "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port",
-    "metrics-export-port",
-)
-"""By default each is the same for all heads of a machine."""
-BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.timeout(600)
 
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+RAY = str(BIN / "ray")
+REHEARSAL = ("engines.cpu.kind=reference", "retrieval.embedding=lexical", "run.dialogues=6")
 
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a head with a job server; ends what it started, by its process group."""
-    # Sockets lie in this folder, and their paths must be short.
-    folder = Path(f"/tmp/duologue-{os.getpid()}")
-    log = tmp_path_factory.mktemp("head") / "log"
-    port, dashboard, *others = free_ports(6)
-    with log.open("w") as said:
-        head = subprocess.Popen(
-            [
-                str(BIN / "ray"), "start", "--head", "--block", "--num-cpus", "2",
-                "--node-ip-address", "127.0.0.1", "--port", str(port),
-                *(f"--{name}={free}" for name, free in zip(OTHER_PORTS, others, strict=True)),
-                "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
-                "--temp-dir", str(folder), "--disable-usage-stats",
-            ],
-            env=job_environment(),
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        assert answers(head, address), log.read_text()
-        yield address
-    finally:
-        end(head)
-        shutil.rmtree(folder, ignore_errors=True)
+    with head(tmp_path_factory.mktemp("head") / "log") as found:
+        yield found.jobs
 
 
-def job_environment() -> dict[str, str]:
-    """Return the environment of the head and of what is submitted: the tests' own interpreter."""
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    # Ray may turn authentication on by itself where a token lies in the home folder.
-    return environment({"PATH": path, "RAY_AUTH_MODE": "disabled"})
-
-
-def answers(head: subprocess.Popen[bytes], address: str) -> bool:
-    ends = time.monotonic() + START_S
-    while head.poll() is None and time.monotonic() < ends:
-        try:
-            with urllib.request.urlopen(f"{address}/api/jobs/", timeout=5) as response:
-                return bool(response.status == 200)
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    return False
-
-
-def end(head: subprocess.Popen[bytes]) -> None:
-    """End the head and every process that came of it, by their numbers."""
-    try:
-        family = psutil.Process(head.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    head.send_signal(signal.SIGTERM)
-    try:
-        head.wait(20)
-    except subprocess.TimeoutExpired:
-        head.kill()
-        head.wait(20)
-    for process in family:
-        if process.is_running():
-            process.kill()
-    psutil.wait_procs(family, 20)
-
-
-def submit(address: str, *before: str, settings: Sequence[str]) -> tuple[int, str]:
-    """Submit `generate` from the repository's root as the README says; returns code and output."""
+def submit(
+    address: str,
+    *before: str,
+    settings: Sequence[str],
+    run: str = "specs/runs/demo.toml",
+    cwd: Path = ROOT,
+    more: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Submit `generate` from a folder as the README says; returns code and output."""
     command = [
-        str(BIN / "ray"), "job", "submit", "--address", address, "--working-dir", ".", "--",
-        *before, "python", "-m", "cluster.cli", "generate", "specs/runs/demo.toml",
+        RAY, "job", "submit", "--address", address, "--working-dir", ".", "--",
+        *before, "python", "-m", "cluster.cli", "generate", run,
         *(f"--set={setting}" for setting in settings),
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, timeout=150
+        command, cwd=cwd, env=ray_environment(more), capture_output=True, text=True, timeout=280
     )
     return done.returncode, done.stdout + done.stderr
-
-
-REHEARSAL = ("engines.cpu.kind=reference", "retrieval.embedding=lexical", "run.dialogues=6")
 
 
 def test_a_submitted_job_plays_its_dialogues(jobs: str, tmp_path: Path) -> None:
@@ -152,6 +77,47 @@ def test_a_job_is_given_the_code_alone_and_a_folder_that_would_vanish_is_refused
     assert "Traceback" not in said.split(str(BIN / "python"))[1]
 
 
+def wheel(folder: Path) -> Path:
+    """Build the wheel as `pip wheel .` does."""
+    done = subprocess.run(
+        [str(BIN / "python"), "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    (built,) = folder.glob("duologue-*.whl")
+    assert built.name in done.stdout + done.stderr
+    return built
+
+
+def test_a_wheel_in_a_clean_folder_is_all_that_a_job_needs(jobs: str, tmp_path: Path) -> None:
+    clean = tmp_path / "clean"
+    with zipfile.ZipFile(wheel(tmp_path)) as archive:  # what `python -m zipfile -e` does
+        archive.extractall(clean)
+    text = (ROOT / "specs" / "runs" / "demo.toml").read_text(encoding="utf-8")
+    write(clean / "kiosk")
+    (clean / "run.toml").write_text(text.replace('path = "recipe"', 'path = "kiosk"'))
+    look = (
+        "import specs, actors, trainer, cluster as c; print(*(m.__path__[0] for m in (specs, c)))"
+    )
+    began = time.monotonic()
+    code, said = submit(
+        jobs,
+        *("sh", "-c", f'pwd; python -c "{look}"; exec "$@"', "sh"),
+        settings=(f"run.out={tmp_path / 'out'}", "run.name=tea", *REHEARSAL),
+        run="run.toml",
+        cwd=clean,
+    )
+    assert code == 0, said
+    print(f"\n6 dialogues from a wheel in {time.monotonic() - began:.1f} s")
+    # The tests' interpreter has this checkout as well; what ran was the package that was sent.
+    assert re.search(r"^(/.+/_ray_pkg_\w+)\n\1/specs \1/cluster$", said, re.MULTILINE)
+    assert {row["domain"] for row in rows(tmp_path).values()} == {"kiosk"}
+    assert set(rows(tmp_path)) == set(range(6))
+
+
 def test_a_job_that_is_stopped_leaves_what_is_durable_and_is_gone_on_with(
     jobs: str, tmp_path: Path
 ) -> None:
@@ -159,18 +125,18 @@ def test_a_job_that_is_stopped_leaves_what_is_durable_and_is_gone_on_with(
     settings = (f"run.out={tmp_path / 'out'}", "run.name=tea", *REHEARSAL, "walkers.alive=2")
     log = tmp_path / "out" / "tea" / "round-0" / "log"
     command = [
-        str(BIN / "ray"), "job", "submit", "--address", jobs, "--working-dir", ".",
+        RAY, "job", "submit", "--address", jobs, "--working-dir", ".",
         "--submission-id", "stopped", "--no-wait", "--",
         "python", "-m", "cluster.cli", "generate", "specs/runs/demo.toml",
         *(f"--set={setting}" for setting in (*settings, slow)),
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, env=job_environment(), check=True, timeout=120)
+    subprocess.run(command, cwd=ROOT, env=ray_environment(), check=True, timeout=120)
     ends = time.monotonic() + START_S
     while not (log.is_dir() and list(log.glob("log-*"))):  # it has begun to play
         assert time.monotonic() < ends
         time.sleep(0.2)
-    stop = [str(BIN / "ray"), "job", "stop", "--address", jobs, "stopped"]
-    stopped = subprocess.run(stop, env=job_environment(), capture_output=True, timeout=60)
+    stop = [RAY, "job", "stop", "--address", jobs, "stopped"]
+    stopped = subprocess.run(stop, env=ray_environment(), capture_output=True, timeout=60)
     assert b"was stopped" in stopped.stdout + stopped.stderr
     first = rows(tmp_path)
     assert len(first) < 6
@@ -179,3 +145,42 @@ def test_a_job_that_is_stopped_leaves_what_is_durable_and_is_gone_on_with(
     whole = rows(tmp_path)
     assert set(whole) == set(range(6))
     assert {index: whole[index] for index in first} == first
+
+
+# -- a cluster that wants a token
+
+WITHOUT = {"RAY_AUTH_MODE": "disabled"}
+OTHER = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables that a token's file is named by, as a team that shares a cluster does it."""
+    path = tmp_path_factory.mktemp("token") / "token"
+    path.write_text(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, token: Mapping[str, str]) -> Iterator[Head]:
+    with head(tmp_path_factory.mktemp("guarded") / "log", token) as found:
+        yield found
+
+
+def test_a_job_with_the_token_plays_and_one_without_is_refused(
+    guarded: Head, token: Mapping[str, str], tmp_path: Path
+) -> None:
+    settings = (f"run.out={tmp_path / 'out'}", "run.name=tea", *REHEARSAL)
+    for wrong, why in ((WITHOUT, "no authentication token was found"), (OTHER, "invalid")):
+        code, said = submit(guarded.jobs, settings=settings, more=wrong)
+        assert code != 0
+        assert why in said
+    assert not (tmp_path / "out").exists()
+    code, said = submit(guarded.jobs, settings=settings, more=token)
+    assert code == 0, said
+    assert set(rows(tmp_path)) == set(range(6))
+    secret = Path(token["RAY_AUTH_TOKEN_PATH"]).read_text()
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+    assert secret not in said

@@ -39,7 +39,7 @@ def test_its_workers_have_what_the_engines_of_the_run_file_ask_for(cluster: dict
             if all(node["resources"].get(what, 0) >= much for what, much in asked.items())
         ]
         assert fitting == [name]
-        assert nodes[name]["max_workers"] >= engine.replicas
+        assert nodes[name]["max_workers"] >= engine.most
     assert "GPU" not in nodes[cluster["head_node_type"]]["resources"]
     assert run.run.out.startswith("/shared/")
     assert any("/shared" in command for command in cluster["setup_commands"])

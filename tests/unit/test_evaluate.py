@@ -19,6 +19,7 @@ from cluster import evaluation_plan, whole_run
 from cluster import train as training
 from cluster.cli import main
 from cluster.evaluate import Evaluated, evaluate
+from cluster.generate import Made
 from cluster.held_out import identity
 from cluster.rehearsal import rehearse
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
@@ -591,7 +592,12 @@ def test_a_run_is_refused_for_its_arm_before_anything_is_played(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     played: list[bool] = []
-    monkeypatch.setattr(whole_run, "generate", lambda run, fresh: played.append(fresh))
+
+    def generated(run: RunFile, fresh: bool) -> Made:
+        played.append(fresh)
+        return Made(whole=True)
+
+    monkeypatch.setattr(whole_run, "generate", generated)
     monkeypatch.setattr(training, "unfit", lambda run: [])
     arm = out / "single"
     said = refused(out, arm=str(arm))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from cluster.budget import Outcome
 from cluster.generate import check_parts, generate, open_run_domain
 from cluster.rehearsal import rehearse
 from specs.errors import DuologueError, InputError
@@ -33,7 +34,8 @@ def write(folder: Folder, name: str, *dialogues: Dialogue) -> None:
 def test_parts_of_another_run_are_refused_all_at_once(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
     write(folder, "part-a.parquet", own(0), own(1))
-    assert check_parts(folder, kiosk(), SOURCE) == []
+    there, warnings = check_parts(folder, kiosk(), SOURCE)
+    assert (set(there), warnings) == ({0, 1}, [])
     write(folder, "part-b.parquet", own(2), own(3, PlanSource(8)))
     write(folder, "part-c.parquet", own(4, PlanSource(7, "single_prompt")))
     with pytest.raises(InputError) as caught:
@@ -52,7 +54,7 @@ def test_dialogues_that_are_there_twice_are_told(tmp_path: Path) -> None:
     folder = Folder.of(tmp_path)
     write(folder, "part-a.parquet", own(0), own(1))
     write(folder, "part-b.parquet", own(1), own(2))
-    [warning] = check_parts(folder, kiosk(), SOURCE)
+    _, [warning] = check_parts(folder, kiosk(), SOURCE)
     assert "part-b.parquet: 1 of its dialogues" in warning
 
 
@@ -111,10 +113,10 @@ def test_a_run_of_which_parts_lack_dialogues_has_failed(
     monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
     played = rehearse(open_run_domain(run), 2, 0, run.run.seed)
 
-    def play(*arguments: object) -> bool:
+    def play(*arguments: object) -> Outcome:
         made = Folder.of(tmp_path / "out" / "r" / "round-0" / "dialogues")
         write(made, "part-a.parquet", *played)
-        return interrupted
+        return Outcome(interrupted)
 
     monkeypatch.setattr("cluster.generate._play", play)
     expected = KeyboardInterrupt if interrupted else DuologueError

@@ -29,7 +29,7 @@ NO = Option(7, ("No, thank you.", "Not for me."))
 
 
 def question(reply: str, *options: Option) -> Question:
-    return Question("w:1:route", "w", reply, "Some tea?", ("keeper", "guest"), options)
+    return Question("w:1:route", 7, reply, "Some tea?", ("keeper", "guest"), options)
 
 
 async def embed(texts: tuple[str, ...]) -> Any:
@@ -92,6 +92,7 @@ class Chooses:
     def __init__(self, said: str, failure: Failure | None = None) -> None:
         self.said, self.failure = said, failure
         self.requests: list[Request] = []
+        self.released: list[str] = []
 
     async def ask(self, request: Request, dialogue: str) -> Answer:
         self.requests.append(request)
@@ -100,7 +101,7 @@ class Chooses:
         return Answer(request.id, (Candidate(self.said, "stop", 1),), completion_tokens=1)
 
     def release(self, dialogue: str) -> None:
-        """Nothing sticks."""
+        self.released.append(dialogue)
 
 
 def model(client: Chooses, form: Any = "chat") -> ModelManager:
@@ -115,6 +116,8 @@ async def test_a_model_names_a_number(form: Any) -> None:
     assert (verdict.edge, verdict.score, verdict.tokens) == (7, None, 1)
     [request] = client.requests
     assert request.sampling.temperature == 0
+    assert request.priority == 7
+    assert client.released == [request.id]  # nothing sticks
     assert json.loads(request.sampling.schema or "")["enum"] == [0, 1, 2]
     prompt = choice_prompt(question("Not me.", YES, NO), form).exact()
     for part in ("keeper: Some tea?", "guest: Not me.", "1. Yes, please.", "2. No, thank you."):

@@ -31,6 +31,7 @@ def test_the_last_try_falls_on_the_end_and_a_success_begins_anew() -> None:
     assert outage.seconds == 4.0
     outage.over()
     assert pauses() == [1.0, 2.0, 1.0]
+    assert outage.count == 2  # each told once, however often it was tried
 
 
 def test_only_what_the_store_does_may_pass() -> None:

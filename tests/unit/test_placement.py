@@ -136,14 +136,14 @@ def test_nodes_that_may_come_count_by_their_types() -> None:
         NodeType("agent", {"CPU": 8.0, "GPU": 1.0, "agent_engine": 1.0}, 3),
     ]
     there = [{"CPU": 16.0, "memory": 1e9, "node:__internal_head__": 1.0}]
-    nodes = Nodes(there, kinds, 6, grows=True)
+    nodes = Nodes(there, kinds, 6)
     user = EngineSection(gpus=1, resources={"user_engine": 1}, replicas=2)
     agent = EngineSection(gpus=1, resources={"agent_engine": 1}, replicas=3)
     assert misfits({"user": (user, 2), "agent": (agent, 3)}, nodes) == []
     [finding] = misfits({"user": (user, 3), "agent": (agent, 3)}, nodes)
     assert "only 2 of 3 of user find room" in finding.message
     assert "0 (at most 5) GPUs, 0 (at most 2) user_engine" in finding.message
-    few = Nodes(there, kinds, 4, grows=True)  # the head and three
+    few = Nodes(there, kinds, 4)  # the head and three
     assert misfits({"user": (user, 2), "agent": (agent, 3)}, few)
     up = [*there, {"CPU": 8.0, "GPU": 1.0, "user_engine": 1.0, "node:1": 1.0}]
     assert len(Nodes(up, kinds, 6).to_come()) == 4
@@ -189,28 +189,13 @@ def test_a_run_with_too_few_gpus_is_refused_before_an_engine_is_made(tmp_path: P
     run = run_file({"gpus": 0.5}, {"gpus": 1, "replicas": 2})
     nodes = nodes_of(None, None)
     with pytest.raises(InputError, match=r"only 0 of 2 of big find room|only .* find room"):
-        check_places(wanted(run, sizes(run)), nodes, pytest.fail)
+        check_places(wanted(run, sizes(run)), nodes)
     fitting = run_file({}, {"gpus": 1})
-    check_places(wanted(fitting, sizes(fitting)), nodes, pytest.fail)
+    check_places(wanted(fitting, sizes(fitting)), nodes)
     place = Folder.of(tmp_path)
     crew = Crew(fitting, kiosk(), PlanSource(7), place, lambda text: None, sizes(fitting))
     with pytest.raises(Made):
         crew.start()
-
-
-@pytest.mark.usefixtures("one_gpu")
-def test_a_cluster_that_grows_in_ways_unknown_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("cluster.nodes._has_autoscaler", lambda: True)
-    monkeypatch.setattr("cluster.nodes.BOOTSTRAP", Path("/nowhere/bootstrap.yaml"))
-    asked = {"big": (EngineSection(gpus=2), 1)}
-    said: list[str] = []
-    check_places(asked, nodes_of(None, "head:6379"), said.append)
-    assert said[0].startswith("warning: engines.big.gpus: one replica asks for 2 GPUs")
-    assert "cluster.launcher" in said[1]
-    with pytest.raises(InputError):  # a Ray of one's own does not grow
-        check_places(asked, nodes_of(None, "local"), said.append)
 
 
 @pytest.mark.usefixtures("one_gpu")
@@ -220,7 +205,7 @@ def test_a_launcher_tells_what_a_cluster_may_grow_by(tmp_path: Path) -> None:
     assert {kind.name for kind in nodes.types} == {"head", "user", "agent"}
     assert nodes.largest("GPU") == 1
     with pytest.raises(InputError, match="one replica asks for 2 GPUs, and no node has or could"):
-        check_places({"big": (EngineSection(gpus=2), 1)}, nodes, pytest.fail)
+        check_places({"big": (EngineSection(gpus=2), 1)}, nodes)
     for text, why in (("a: [", "cannot be read"), ("a: 1", "has no available_node_types")):
         broken = tmp_path / "broken.yaml"
         broken.write_text(text)

@@ -18,6 +18,7 @@ from specs.engine import (
     EngineInfo,
     EngineStats,
     Later,
+    Load,
     Request,
     Sampling,
     dead,
@@ -35,6 +36,7 @@ class Scripted:
         self.aborted: list[str] = []
         self.starts = 0
         self.pause = 0.0
+        self.told = EngineStats()
 
     async def start(self) -> EngineInfo:
         self.starts += 1
@@ -57,7 +59,7 @@ class Scripted:
         self.aborted.extend(request_ids)
 
     def stats(self) -> EngineStats:
-        return EngineStats()
+        return self.told
 
     async def reset_cache(self) -> None:
         pass
@@ -295,7 +297,7 @@ async def test_a_dead_backend_ends_the_incarnation_and_may_start_again() -> None
     with pytest.raises(EngineError, match="not started"):
         await core.submit("c", [ask("a")])
     await core.start()
-    before = await core.submit("c", [ask("a"), ask("b")])
+    before = (await core.submit("c", [ask("a"), ask("b")])).incarnation
     poll = asyncio.ensure_future(core.poll("c", 0, 60.0))
     await settle()
     backend.running["a"].set_exception(dead("gone"))
@@ -306,7 +308,7 @@ async def test_a_dead_backend_ends_the_incarnation_and_may_start_again() -> None
     assert len(deaths) == 1
     await core.start()
     assert backend.starts == 2
-    assert await core.submit("c", [ask("a")]) != before
+    assert (await core.submit("c", [ask("a")])).incarnation != before
 
 
 async def test_a_fault_of_the_backend_is_an_answer() -> None:
@@ -402,3 +404,43 @@ async def test_the_answer_keeps_the_backends_times() -> None:
     assert answers["a"].queue_s == 0.0
     assert answers["b"].queue_s == 3.0
     assert answers["b"].decode_s == 2.0
+
+
+async def test_every_client_is_told_what_the_others_have_there() -> None:
+    backend = Scripted(max_running=4)
+    core = await started(backend)
+    assert (await core.submit("c", [ask("a", n=3), ask("b")])).load == Load(0, 4)
+    assert (await core.submit("d", [ask("wide", n=9), ask("e")])).load == Load(4, 4)
+    assert (await core.poll("stranger", 0, 60.0)).load == Load(9, 4)
+    await settle()
+    backend.finish("a")
+    polled = await core.poll("c", 0, 1.0)
+    assert polled.load == Load(5, 4)
+    await core.abort("d", ["wide"])
+    assert (await core.submit("c", [])).load == Load(1, 4)
+    stats = await core.stats()
+    assert (stats.running, stats.waiting, stats.limit) == (2, 0, 4)
+
+
+async def test_admission_follows_what_the_engine_tells() -> None:
+    now = 0.0
+    backend = Scripted(max_running=8)
+    core = ReplicaCore(backend, "r0", clock=lambda: now)
+    assert (await core.stats()).limit == 0
+    await core.start()
+    await core.submit("c", [ask(str(i)) for i in range(40)])
+    await settle()
+    assert len(backend.running) == 8
+    backend.told = EngineStats(running=4, waiting=4, kv_cache_use=1.0, preemptions=3)
+    now += 1.0
+    await core.submit("c", [])
+    now += 1.0
+    polled = await core.submit("c", [])
+    assert polled.load == Load(0, 3)
+    assert (await core.stats()).limit == 3
+    for name in list(backend.running):
+        backend.finish(name)
+        await settle()
+    assert len(backend.running) == 3
+    assert len(backend.begun) == 11
+    await core.stop()

@@ -429,7 +429,10 @@ async def test_an_outage_of_the_store_passes_without_a_second_row(
     assert waits.pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0][:times]
     assert all("cannot be" in text for text in waits.told)
     stats = await actor.stats()
-    assert (stats.outage, stats.outage_s) == ("", 0.0)
+    assert (stats.outage, stats.outage_s, stats.outages) == ("", 0.0, 1)
+    assert stats.log_delay_s == (0.0 if step == "deleted" else sum(waits.pauses))
+    assert (stats.rows, stats.stored) == (2, 2)
+    assert stats.bytes > 0
     assert rows(Folder.of(tmp_path)) == [0, 1]
     assert Folder.of(tmp_path).child("log").names() == []
 

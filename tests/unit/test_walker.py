@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.playing_time import PlayingTime, Timed
 from actors.walker import Walker, WalkerStats
 from cluster.ledger import Caps, LedgerCore
 from specs.engine import Answer, Failure, Request
@@ -106,7 +107,9 @@ class Paced:
 
 
 def walker_of(client: Any, ledger: Ledger, sinks: Sinks, alive: int, **keys: Any) -> Walker:
-    return Walker("w", make_cast(kiosk(), client, **keys), ledger, sinks, alive)
+    playing = keys.pop("playing", None)
+    cast = make_cast(kiosk(), client, **keys)
+    return Walker("w", cast, ledger, sinks, alive, playing=playing)
 
 
 async def bounded(work: Any) -> Any:
@@ -122,6 +125,9 @@ async def test_every_wanted_dialogue_is_stored_once_and_counted() -> None:
     assert (stats.dialogues, stats.ended, stats.alive) == (23, 23, 0)
     assert stats.turns == sum(len(dialogue.turns) for dialogue in sinks.finished)
     assert stats.completion_tokens == 7 * stats.turns
+    assert stats.said.total() == sum(laps.summed().turns for laps in stats.laps.values())
+    assert stats.said["user", "model"] == stats.laps["user"].turns > 0
+    assert stats.stops == {"ended": 23}
     assert ledger.released == ["w"]
     assert all(
         [t.index for t in d.turns] == [t.index for t in sinks.log[d.index]] for d in sinks.finished
@@ -153,6 +159,9 @@ async def test_a_failure_gives_the_lease_back_and_the_index_is_played_again() ->
     stats = await bounded(walker_of(client, ledger, sinks, 2).run())
     assert [index for index, _ in ledger.failures] == [1]
     assert (stats.given_back, stats.last_failure) == (1, "agent's engine tiny-model: gone")
+    twice = stats.copy().plus(stats)
+    assert (twice.turns, twice.given_back) == (2 * stats.turns, 2)
+    assert twice.laps["agent"].turns == 2 * stats.laps["agent"].turns
     assert sorted(d.index for d in sinks.finished) == [0, 1, 2, 3]
     again = next(d for d in sinks.finished if d.index == 1)
     assert again.attempt == 2
@@ -398,3 +407,64 @@ async def test_a_walker_that_can_renew_no_more_fails_and_does_not_play_on() -> N
     with pytest.raises(ValueError, match="a mistake"):
         await bounded(walker.run())
     assert ledger.released == ["w"]
+
+
+class Time:
+    """The event loop's clock, which a test sets forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        loop = asyncio.get_running_loop()
+        real = loop.time
+        monkeypatch.setattr(loop, "time", lambda: real() + self.ahead)
+
+
+class Leisurely(Scripted):
+    """Takes 60 s over every answer, all of them in the queue or none."""
+
+    def __init__(self, time: Time, queued: bool) -> None:
+        super().__init__()
+        self.time, self.queued = time, queued
+
+    async def ask(self, request: Request, dialogue: str) -> Answer:
+        self.time.ahead += 60
+        answer = await super().ask(request, dialogue)
+        return replace(answer, queue_s=60.0 if self.queued else 0.0)
+
+
+@pytest.mark.parametrize("queued", [True, False])
+async def test_a_dialogue_has_its_time_without_what_it_waits_in_queues(
+    monkeypatch: pytest.MonkeyPatch, queued: bool
+) -> None:
+    playing, client = PlayingTime(100.0), Leisurely(Time(monkeypatch), queued)
+    ledger, sinks = Ledger(2), Sinks()
+    walker = walker_of(Timed(client, playing), ledger, sinks, 1, playing=playing)
+    await walker.run()
+    assert sorted(d.index for d in sinks.finished) == [0, 1]
+    turns = sum(len(dialogue.turns) for dialogue in sinks.finished)
+    assert len(client.requests) == turns > 4  # every time it goes on where it was
+    assert bool(ledger.failures) is not queued
+    assert set(ledger.blamed) <= {"loss"}
+    assert all("dialogue_deadline_s" in reason for _, reason in ledger.failures)
+
+
+async def test_what_hangs_elsewhere_ends_at_the_dialogues_deadline_and_is_no_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    time = Time(monkeypatch)
+
+    class Hanging(Sinks):
+        async def begin(self, index: int, walk_id: str, epoch: int) -> Sequence[Turn] | None:
+            await super().begin(index, walk_id, epoch)
+            return []
+
+        async def turn(self, index: int, walk_id: str, epoch: int, turn: Turn) -> None:
+            if index == 1:
+                time.ahead += 100
+                await asyncio.get_running_loop().create_future()
+
+    ledger, sinks, playing = Ledger(3), Hanging(), PlayingTime(100.0)
+    await walker_of(Timed(Scripted(), playing), ledger, sinks, 1, playing=playing).run()
+    assert sorted(d.index for d in sinks.finished) == [0, 2]
+    assert ledger.blamed == ["loss"] * Caps().losses
+    assert list(ledger.core.given_up()) == [1]

@@ -1,0 +1,95 @@
+"""Engines in placement groups of their own, on a cluster to which a node comes late."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from tests.ray.command import Command, duologue, rows, run_file
+
+ENGINES = """
+[engines.user]
+kind = "reference"
+gpus = 1
+resources = { user_engine = 1 }
+faults = { latency_s = [0.05, 0.05] }
+[engines.agent]
+kind = "reference"
+gpus = 1
+resources = { agent_engine = 1 }
+faults = { latency_s = [0.05, 0.05] }
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head without a GPU, and a node for each side."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        made.add_node(num_cpus=1, num_gpus=1, resources={"user_engine": 1})
+        made.add_node(num_cpus=1, num_gpus=1, resources={"agent_engine": 1})
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()  # type: ignore[no-untyped-call]
+
+
+def two_engines(folder: Path, address: str, dialogues: int) -> tuple[str, list[str]]:
+    """Return a run file whose sides have an engine each, and settings for the cluster."""
+    path = run_file(folder, dialogues)
+    text = path.read_text().replace("[roles]", f"{ENGINES}[roles]")
+    path.write_text(
+        text.replace('user = "ref"', 'user = "user"').replace('t = "ref"', 't = "agent"')
+    )
+    return str(path), [f"--set=cluster.address={address}"]
+
+
+def groups() -> dict[str, str]:
+    """Return the states of the placement groups by name."""
+    table: dict[str, Any] = ray.util.placement_group_table()
+    return {one["name"]: one["state"] for one in table.values()}
+
+
+def replicas(folder: Path) -> set[str]:
+    return {turn["replica"] for row in rows(folder).values() for turn in row["turns"]}
+
+
+def test_each_replica_has_its_group_and_a_late_one_is_used(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    path, settings = two_engines(tmp_path, cluster.address, 120)
+    ray.init(address=cluster.address, log_to_driver=False)
+    command = Command(("generate", path, *settings, "--set=engines.agent.replicas=[1, 2]"))
+    assert command.says("^playing"), command.said
+    assert {"user-0": "CREATED", "agent-0": "CREATED"}.items() <= groups().items()
+    cluster.add_node(num_cpus=1, num_gpus=1, resources={"agent_engine": 1})
+    ends = time.monotonic() + 60
+    while groups().get("agent-1") != "CREATED" and command.process.poll() is None:
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    assert command.end() == 0, command.said
+    assert set(rows(tmp_path)) == set(range(120))
+    assert replicas(tmp_path) == {"user-0", "agent-0", "agent-1"}
+    assert set(groups().values()) == {"REMOVED"}
+
+
+def test_what_does_not_fit_is_said_at_once_and_nothing_is_started(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    path, settings = two_engines(tmp_path, cluster.address, 4)
+    began = time.monotonic()
+    code, said = duologue("generate", path, *settings, "--set=engines.agent.replicas=2")
+    assert code == 2
+    assert "only 1 of 2 of agent find room" in said
+    assert "by node 0, 1, 1 GPUs" in said
+    assert "starting engine" not in said
+    assert time.monotonic() - began < 60
+    code, said = duologue("plan", path, *settings, "--set=engines.user.gpus=4")
+    assert code == 2
+    assert "one replica asks for 4 GPUs, and no node has more than 1" in said
