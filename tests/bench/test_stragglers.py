@@ -4,7 +4,7 @@ make bench PYTEST_ARGS='-k stragglers'
 DUOLOGUE_BENCH_SECONDS=240 make bench PYTEST_ARGS='-k stragglers'
 
 User and agent have engines of their own. The agent says three times as many words, so its engine is
-the bottleneck; in the last run of each kind there are as many agents more, and the two are even.
+the bottleneck; in the last run of each kind there are more agents, and the two are even.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def setting(replicas: dict[str, int], **more: Any) -> Setting:
     return replace(found, **more)
 
 
-UNEVEN, EVEN = {"user": 2, "agent": 2}, {"user": 2, "agent": 4}
+UNEVEN, EVEN = {"user": 2, "agent": 2}, {"user": 2, "agent": 5}
 SLOW = {**ENGINE_7B, **STRAGGLERS}
 CASES = {
     "nothing wrong": setting(UNEVEN),
