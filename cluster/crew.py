@@ -24,6 +24,7 @@ from actors.retrieval.remote import start_actor
 from actors.retrieval.store import Corpus
 from actors.sink import SINK_OPTIONS, Recovered, SinkActor, SinkLimits
 from actors.walker_actor import WalkerParts
+from cluster.address import check_address
 from cluster.asking import ask, ask_one, gather
 from cluster.fleet import Fleet, replica_actor
 from cluster.ledger import Caps
@@ -62,7 +63,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     """Join the cluster at `address`, or of the job that this is, or start a local one.
 
     Raises:
-        DuologueError: when no cluster answers at the address.
+        InputError: no cluster answers at the address, or it asks for a token.
+        DuologueError: it cannot be joined (another version of Ray, say).
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A call that is made again leaves its first answer unread, which is no error to print.
@@ -77,12 +79,13 @@ def ray_session(address: str | None) -> Iterator[None]:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, path]))
         options |= {"address": "local", "include_dashboard": False}
     else:
+        check_address(inside)
         options |= {"address": inside}
     try:
         ray.init(**options)
     except SystemExit:  # what Ray does on SIGTERM while it starts
         raise KeyboardInterrupt from None
-    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         where = f"at {inside}" if inside else "on this machine"
         raise DuologueError(f"no Ray cluster can be used {where}: {error}") from error
     try:

@@ -198,7 +198,7 @@ def _play(
     from cluster.nodes import nodes_of
     from cluster.placement import check_places
     from cluster.plan import settled, wanted
-    from cluster.probe import check_shared
+    from cluster.probe import check_nodes
 
     owed = sum(index not in there for index in range(run.run.dialogues))
     if not owed and not folder.log().names("log-"):  # else sinks have to look at the log
@@ -208,7 +208,7 @@ def _play(
         return Outcome(spent=spent)
     with ray_session(run.cluster.address):
         _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
-        check_shared(folder.folder)
+        check_nodes(folder.folder)
         attempts = folder.attempts()
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
         found = settled(run, domain, nodes, owed)

@@ -104,17 +104,28 @@ def head(
         )  # fmt: skip
     try:
         jobs = f"http://127.0.0.1:{dashboard}"
-        assert answers(jobs, process), log.read_text()
+        assert started(log, process), log.read_text()
+        assert answers(jobs), log.read_text()
         yield Head(jobs, f"127.0.0.1:{port}")
     finally:
         end(process)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def answers(jobs: str, process: subprocess.Popen[bytes] | None = None) -> bool:
-    """Wait until a job server answers; False when it does not, or its process has ended."""
+def started(log: Path, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a head says that it is there; False when it has ended, or is very late."""
     ends = time.monotonic() + START_S
-    while time.monotonic() < ends and (process is None or process.poll() is None):
+    while time.monotonic() < ends and process.poll() is None:
+        if "Ray runtime started" in log.read_text():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def answers(jobs: str) -> bool:
+    """Wait until a job server answers; False when it is very late."""
+    ends = time.monotonic() + START_S
+    while time.monotonic() < ends:
         try:
             with urllib.request.urlopen(f"{jobs}/api/jobs/", timeout=5):
                 return True
