@@ -73,7 +73,7 @@ def made_up(address: str) -> dict[str, Any]:
 def growing(tmp_path: Path) -> Iterator[Head]:
     """A head alone, joined by this process."""
     (port,) = free_ports(1)
-    config = made_up(f"{get_node_ip_address()}:{port}")
+    config = made_up(f"{get_node_ip_address()}:{port}")  # type: ignore[no-untyped-call]
     path = tmp_path / "cluster.yaml"
     path.write_text(yaml.safe_dump(config))
     cpus = config["available_node_types"][FAKE_HEAD_NODE_TYPE]["resources"]["CPU"]
