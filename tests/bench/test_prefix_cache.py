@@ -12,7 +12,6 @@ larger model would. Round robin is put in place here only.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import pytest
 import ray
 
+import actors.engines.client
 from actors.caller import ToolCaller
 from actors.cast import Cast
 from actors.engines.client import EngineClient
@@ -60,20 +60,16 @@ SETTINGS = (
 
 
 class RoundRobin(Router):
-    """Gives every turn to the next replica, whatever its dialogue had before."""
+    """Gives every turn to the next replica, whatever its side had before."""
 
-    def __init__(self, replicas: Sequence[str]) -> None:
-        super().__init__(replicas)
-        self._turns = itertools.cycle(replicas)
+    _turns = 0
 
     def route(self, dialogue: Hashable, role: str = "") -> str:
         super().route(dialogue, role)
-        chosen = next(self._turns)
-        self.move(dialogue, role, chosen)
-        return chosen
-
-    def relief(self, replica: str) -> tuple[str, int] | None:
-        return None
+        self._turns += 1
+        name = self.members[self._turns % len(self.members)]
+        self.move(dialogue, role, name)
+        return name
 
 
 class Few(Endless):
@@ -97,14 +93,12 @@ class Bench:
     retriever: LocalRetriever
     tokenizer: Any
 
-    async def play(self, sticky: bool) -> tuple[EngineStats, float, Forgetful]:
+    async def play(self) -> tuple[EngineStats, float, Forgetful]:
         """Return what the replicas did, the seconds, and what was played."""
         for replica in self.replicas.values():
             await replica.reset_cache()
         before = await self._stats()
         client = EngineClient(self.replicas, "bench")
-        if not sticky:
-            client._router = RoundRobin(NAMES)
         seat = Seat(client, self.info, self.run.engines["cpu"].profile, self.tokenizer)
         seats: dict[Side, Seat] = {"user": seat, "agent": seat}
         caller = ToolCaller(self.domain, self.retriever)
@@ -143,19 +137,20 @@ def bench() -> Iterator[Bench]:
         ray.shutdown()
 
 
-def test_prefix_cache(bench: Bench, capsys: Any) -> None:
-    asyncio.run(measure(bench, capsys))
+def test_prefix_cache(bench: Bench, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(measure(bench, capsys, monkeypatch))
 
 
-async def measure(bench: Bench, capsys: Any) -> None:
+async def measure(bench: Bench, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.retriever.start()
     with capsys.disabled():
         print(
             f"\nprefix cache, commit {commit().strip()}: {DIALOGUES} dialogues of up to {TURNS} "
             f"turns, {ALIVE} alive, {FORM} form, two replicas"
         )
-    for name, sticky in (("sticky", True), ("round robin", False)):
-        done, seconds, sinks = await bench.play(sticky)
+    for name, router in (("sticky", Router), ("round robin", RoundRobin)):
+        monkeypatch.setattr(actors.engines.client, "Router", router)
+        done, seconds, sinks = await bench.play()
         assert sinks.dialogues == DIALOGUES
         with capsys.disabled():
             print(

@@ -12,12 +12,15 @@ replicas is what a user's run has (`scaled_run`).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import ray
 
 from tests.bench.scale_figures import (
     ENGINE_7B,
@@ -36,6 +39,7 @@ SECONDS = float(os.environ.get("DUOLOGUE_BENCH_SECONDS", "90"))
 PLACES = int(os.environ.get("DUOLOGUE_BENCH_PLACES", "512"))
 WIDE = int(os.environ.get("DUOLOGUE_BENCH_WIDE", "256"))
 WALKERS = os.environ.get("DUOLOGUE_BENCH_WALKERS", "")
+ACTORS = int(os.environ.get("DUOLOGUE_BENCH_ACTORS", "24"))
 EMBEDDING = os.environ.get("DUOLOGUE_BENCH_EMBEDDING", "lexical")
 
 TURN_S, TURNS = 0.55, 24.5
@@ -93,3 +97,50 @@ def _shown(capsys: Any, one: Setting, folder: Path) -> Figures:
     with capsys.disabled():
         print(row(found), flush=True)
     return found
+
+
+class Callee:
+    """An actor that is called."""
+
+    async def call(self) -> None: ...
+
+    async def hold(self) -> None:
+        await asyncio.sleep(600)
+
+
+class Caller:
+    """An actor that calls many others, and looks at what that takes."""
+
+    async def call(self, callees: list[Any]) -> tuple[float, int]:
+        """Call all of them; returns this process's own MiB, and its descriptors."""
+        for callee in callees:
+            await callee.call.remote()
+        process = psutil.Process()
+        return process.memory_full_info().uss / 2**20, process.num_fds()
+
+    async def hold(self, callees: list[Any]) -> tuple[float, int]:
+        """Leave a call open at each of them; returns the same."""
+        self._held = [callee.hold.remote() for callee in callees]
+        return await self.call(callees)
+
+
+def test_what_a_connection_takes(capsys: Any) -> None:
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    try:
+        options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 1000}
+        callee: Any = ray.remote(Callee).options(**options)
+        caller_class: Any = ray.remote(Caller).options(**options)
+        caller, callees = caller_class.remote(), [callee.remote() for _ in range(ACTORS)]
+        ray.get([one.call.remote() for one in callees])
+        few, few_open = ray.get(caller.call.remote(callees[:1]))
+        many, many_open = ray.get(caller.call.remote(callees))
+        held, _ = ray.get(caller.hold.remote(callees))
+    finally:
+        ray.shutdown()
+    with capsys.disabled():
+        print(
+            f"\na connection of an actor to another ({ACTORS} of them): {many_open - few_open} "
+            f"descriptors and {many - few:.1f} MiB in all, {held - many:.1f} MiB more with a call "
+            "open at each"
+        )
+    assert many_open > few_open
