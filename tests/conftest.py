@@ -2,6 +2,7 @@
 processes of its own (a Ray, a vLLM) runs one after the other, on the same one of `make test`'s two
 workers, so that no two of them want the machine at once: the other worker has the unit tests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 
 settings.register_profile("without-a-clock", deadline=None)
 settings.load_profile("without-a-clock")
+
+# Where a token lies in the home folder, Ray may turn authentication on by itself, for one of two
+# processes that have to meet. The tests that want a token say so.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 ALONE = (Path(__file__).parent / "ray", Path(__file__).parent / "e2e")
 
