@@ -85,17 +85,13 @@ def test_the_file_sets_a_machine_up_and_starts_a_head_that_takes_jobs(
     where = 'import cluster; print("from", cluster.__path__[0])'
     ray(
         *("job", "submit", "--address", jobs, "--working-dir", ".", "--"),
-        *("sh", "-c", f"python -c '{where}' > {tmp_path}/code"),
-        cwd=clean,
-    )
-    assert (tmp_path / "code").read_text() == f"from {place / 'site' / 'cluster'}\n"
-    ray(
-        *("job", "submit", "--address", jobs, "--working-dir", ".", "--"),
+        *("sh", "-c", f"python -c '{where}' > {tmp_path}/code && exec \"$@\"", "sh"),
         *("python", "-m", "cluster.cli", "generate", "run.toml"),
         *("--set=run.name=tea", f"--set=run.out={tmp_path / 'out'}", "--set=run.dialogues=6"),
         *("--set=engines.cpu.kind=reference", "--set=retrieval.embedding=lexical"),
         cwd=clean,
     )
+    assert (tmp_path / "code").read_text() == f"from {place / 'site' / 'cluster'}\n"
     assert set(rows(tmp_path)) == set(range(6))
     # The head has what its autoscaler goes by, and runs one.
     assert "local.cluster.node" in ray("exec", str(path), f"ray status --address 127.0.0.1:{port}")

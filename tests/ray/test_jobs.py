@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.command import ROOT, rows
-from tests.ray.head import BIN, START_S, Head, head, ray_environment
+from tests.ray.command import ROOT, rows, run_file
+from tests.ray.head import BIN, START_S, Head, free_ports, head, ray_environment
 from tests.unit.tiny_domain import write
 
 pytestmark = pytest.mark.timeout(600)
@@ -184,3 +184,56 @@ def test_a_job_with_the_token_plays_and_one_without_is_refused(
     assert written
     assert not [path for path in written if secret.encode() in path.read_bytes()]
     assert secret not in said
+
+
+def joined(
+    address: str, folder: Path, more: Mapping[str, str] | None = None
+) -> tuple[int, str, float]:
+    """Run `generate` on a cluster; returns code, what it said, and the seconds that it took."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [
+            *(str(BIN / "python"), "-m", "cluster.cli", "generate", str(run_file(folder, 2))),
+            f"--set=cluster.address={address}",
+        ],
+        cwd=ROOT,
+        env=ray_environment(more),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    return done.returncode, done.stderr, time.monotonic() - began
+
+
+def test_a_run_that_joins_with_the_token_plays_and_one_without_is_told_what_is_missing(
+    guarded: Head, token: Mapping[str, str], tmp_path: Path
+) -> None:
+    for wrong, why in ((WITHOUT, "and none was sent"), (OTHER, "the one that was sent is another")):
+        code, said, took = joined(guarded.address, tmp_path, wrong)
+        print(f"\nrefused within {took:.1f} s")
+        assert code == 2, said
+        assert f"cluster.address={guarded.address}: error: the cluster there asks for a" in said
+        assert why in said
+        assert "RAY_AUTH_TOKEN_PATH" in said
+        assert "gcs_client" not in said  # Ray's own attempts, one a second
+    code, said, _ = joined(guarded.address, tmp_path, token)
+    assert code == 0, said
+    assert set(rows(tmp_path)) == {0, 1}
+
+
+def test_where_no_cluster_is_that_is_said_within_seconds(jobs: str, tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    web = jobs.removeprefix("http://")
+    for address, why in (
+        (nobody, "no Ray cluster answers there (Connection refused)"),
+        (web, "what answers there is a web server"),
+        (jobs, f"ray job submit --address {jobs}"),
+        ("ray://127.0.0.1:10001", "ray job submit --address http://HEAD:8265"),
+        ("10.0.0.5", "is no cluster's address"),
+    ):
+        code, said, took = joined(address, tmp_path)
+        print(f"\n{address}: told within {took:.1f} s")
+        assert code == 2, said
+        assert f"cluster.address={address}: error: " in said
+        assert why in said
+        assert "gcs_client" not in said
