@@ -204,7 +204,8 @@ def _there(asking: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> str
         now = sum(node.get(name, 0.0) for node in nodes.there)
         later = now + sum(node.get(name, 0.0) for node in nodes.to_come())
         told.append(f"{now:g}{f' (at most {later:g})' if nodes.types else ''} {_plural(name)}")
-    each = ", ".join(f"{node.get('GPU', 0.0):g}" for node in nodes.there)
+    by_node = sorted((node.get("GPU", 0.0) for node in nodes.there), reverse=True)
+    each = ", ".join(f"{gpus:g}" for gpus in by_node)
     spread = f"; by node {each} GPUs" if len(nodes.there) > 1 else ""
     return f"the cluster has {', '.join(told)}{spread}"
 

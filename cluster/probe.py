@@ -134,10 +134,11 @@ def _blind(path: str, answers: list[Answer], nodes: int) -> Iterator[Finding]:
 
 
 def _unlike(answers: list[Answer], own: Kit) -> Iterator[Finding]:
-    told = {answer.node: answer.wrong(own) for answer in answers}
-    unlike = [f"{node} has {', '.join(what)}" for node, what in sorted(told.items()) if what]
+    # Several nodes may have one address: raylets of one machine.
+    told = [(answer.node, answer.wrong(own)) for answer in answers]
+    unlike = {f"{node} has {', '.join(what)}" for node, what in told if what}
     if unlike:
-        yield Finding(Where("cluster"), f"nodes differ: {'; '.join(unlike)}", SAME_HINT)
+        yield Finding(Where("cluster"), f"nodes differ: {'; '.join(sorted(unlike))}", SAME_HINT)
 
 
 def _asked(path: str, nodes: Mapping[str, str]) -> list[Answer]:

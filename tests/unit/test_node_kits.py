@@ -44,3 +44,11 @@ def test_what_is_wrong_with_the_folder_and_with_the_code_is_said_at_once() -> No
     )
     assert blind.startswith("/shared/runs: error: is not seen by 1 of 2 nodes (10.0.0.2)")
     assert "10.0.0.2 has Ray 2.59.1 (here 2.60.0)" in unlike
+
+
+def test_nodes_of_one_machine_share_its_address_and_hide_each_other_not() -> None:
+    old = Answer("10.0.0.1", True, replace(OWN, ray="2.59.1"))
+    same = Answer("10.0.0.1", True, OWN)
+    for answers in ((old, same), (same, old)):
+        (said,) = told(*answers)
+        assert "10.0.0.1 has Ray 2.59.1 (here 2.60.0)" in said
