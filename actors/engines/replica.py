@@ -16,11 +16,12 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from actors.engines.admission import Admission
 from actors.engines.answer_log import LINGER_S, AnswerLog, lull
+from actors.engines.job import Job, Key, work
 from actors.engines.rate_limit import backoff
 from specs.engine import (
     Answer,
@@ -40,25 +41,6 @@ TRIES = 5
 
 LOOK_S = 0.1
 """How often the backend's load is looked at, while something comes and goes."""
-
-Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Job:
-    """One request of one client, from its arrival to its answer."""
-
-    key: Key
-    request: Request
-    places: int
-    order: int
-    arrived: float
-    tries: int = 0
-    admitted: float = 0.0
-    moved: Hashable = None  # as it was when the job was admitted
-    task: asyncio.Task[Answer] | None = None
-    timer: asyncio.TimerHandle | None = None
-    over: bool = False
 
 
 class ReplicaCore:
@@ -114,8 +96,8 @@ class ReplicaCore:
         self._overdue = 0
         self._sequence = self._first = random.SystemRandom().getrandbits(61)
         self._clients: dict[str, AnswerLog] = {}
-        self._jobs: dict[Key, _Job | None] = {}  # None: answered and not acknowledged
-        self._queue: list[tuple[int, int, _Job]] = []
+        self._jobs: dict[Key, Job | None] = {}  # None: answered and not acknowledged
+        self._queue: list[tuple[int, int, Job]] = []
         self._arrivals = 0
         self._waiting = 0
         self._taken = 0
@@ -238,13 +220,13 @@ class ReplicaCore:
         assert self._info is not None
         places = min(max(1, request.sampling.n), max(1, self._info.max_running))
         self._arrivals += 1
-        job = self._jobs[key] = _Job(key, request, places, self._arrivals, self._clock())
+        job = self._jobs[key] = Job(key, request, places, self._arrivals, self._clock())
         self._waiting += 1
         self._owed += places
         client.owed += places
         self._queue_up(job)
 
-    def _queue_up(self, job: _Job) -> None:
+    def _queue_up(self, job: Job) -> None:
         heapq.heappush(self._queue, (job.request.priority, job.order, job))
 
     def _admit(self) -> None:
@@ -279,7 +261,7 @@ class ReplicaCore:
             self._opening.cancel()
         self._opening = asyncio.get_running_loop().call_later(seconds, self._admit)
 
-    def _begin(self, job: _Job) -> None:
+    def _begin(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
         self._waiting -= 1
         self._taken += job.places
@@ -292,17 +274,17 @@ class ReplicaCore:
             request = replace(request, id=f"{request.id}@{job.key[0]}")
         self._names.add(request.id)
         job.request = request
-        job.task = loop.create_task(_answer(self._backend, request))
+        job.task = loop.create_task(work(self._backend, request))
         job.task.add_done_callback(lambda task: self._done(job, task))
         job.timer = loop.call_later(request.deadline_s, self._expire, job)
 
-    def _done(self, job: _Job, task: asyncio.Task[Answer]) -> None:
+    def _done(self, job: Job, task: asyncio.Task[Answer]) -> None:
         if job.over:
             if not task.cancelled():
                 task.exception()  # seen
             return
         if task.cancelled():
-            self._reply(job, _failed(job, Failure("aborted", "the engine gave the request up")))
+            self._reply(job, job.failed(Failure("aborted", "the engine gave the request up")))
             return
         error = task.exception()
         if isinstance(error, Later):
@@ -312,17 +294,17 @@ class ReplicaCore:
         elif error is not None:
             self._has_moved()
             what = f"{type(error).__name__}: {error}"
-            self._reply(job, _failed(job, Failure("unavailable", what)))
+            self._reply(job, job.failed(Failure("unavailable", what)))
         else:
             self._has_moved()
             self._reply(job, task.result())
 
-    def _postpone(self, job: _Job, later: Later) -> None:
+    def _postpone(self, job: Job, later: Later) -> None:
         """Queue a job again, in its old order, after a pause in which it holds nothing."""
         self._has_moved()
         if job.tries >= TRIES:
             message = f"no answer in {TRIES} tries: {later}"
-            self._reply(job, _failed(job, Failure("unavailable", message)))
+            self._reply(job, job.failed(Failure("unavailable", message)))
             return
         self._vacate(job)
         job.task = None
@@ -335,18 +317,18 @@ class ReplicaCore:
         self._answered += 1
         self._overdue = 0
 
-    def _send_again(self, job: _Job) -> None:
+    def _send_again(self, job: Job) -> None:
         self._queue_up(job)
         self._admit()
 
-    def _expire(self, job: _Job) -> None:
+    def _expire(self, job: Job) -> None:
         if not job.over:
             # Its place goes to another request, whose time would run out in the same way.
             self._overdue += job.moved == self.moved
             seconds = job.request.deadline_s
-            self._reply(job, _failed(job, Failure("deadline", f"no answer within {seconds:g} s")))
+            self._reply(job, job.failed(Failure("deadline", f"no answer within {seconds:g} s")))
 
-    def _reply(self, job: _Job, answer: Answer) -> None:
+    def _reply(self, job: Job, answer: Answer) -> None:
         client = self._clients.get(job.key[0])
         self._end(job)
         if job.admitted:
@@ -364,7 +346,7 @@ class ReplicaCore:
             self._count(answer)
         self._admit()
 
-    def _end(self, job: _Job) -> None:
+    def _end(self, job: Job) -> None:
         """Take a job out of the books and stop its work, wherever it is."""
         if job.over:
             return
@@ -383,7 +365,7 @@ class ReplicaCore:
             job.task.cancel()
             self._spawn(self._backend.abort([job.request.id]))
 
-    def _vacate(self, job: _Job) -> None:
+    def _vacate(self, job: Job) -> None:
         """Give back what a running job holds."""
         self._taken -= job.places
         self.running -= 1
@@ -444,11 +426,3 @@ class ReplicaCore:
     def _wake_all(self) -> None:
         for client in self._clients.values():
             client.wake()
-
-
-async def _answer(backend: Backend, request: Request) -> Answer:
-    return await backend.generate(request)
-
-
-def _failed(job: _Job, failure: Failure) -> Answer:
-    return Answer(job.key[1], failure=failure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
@@ -393,3 +394,57 @@ async def test_the_roles_of_a_dialogue_have_replicas_of_their_own() -> None:
             assert said == [(await asker.ask(replace(one, id="x"), "d")).replica for one in asked]
         asker.release("d")
         assert asker._router.sides("r0") == asker._router.sides("r1") == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_replicas_do_every_request_is_answered_and_the_counts_are_right(
+    seed: int,
+) -> None:
+    draws = random.Random(seed)
+    faults = ReferenceFaults(latency_s=(0.0, 0.01), failure=0.05)
+    every = {f"r{i}": Watched(await replica(f"r{i}", faults, max_running=8)) for i in range(4)}
+    async with client(*every.values(), limits=replace(PATIENT, tries=9, lives=99)) as asker:
+
+        async def ask(number: int) -> Answer:
+            role = draws.choice(["user", "agent"])
+            asked = request(f"q{number}", number, draws.randint(1, 3), role)
+            asking = asyncio.ensure_future(asker.ask(asked, number % 40))
+            if draws.random() < 0.05:
+                await asyncio.sleep(0.002)
+                asking.cancel()
+            try:
+                return await asking
+            except asyncio.CancelledError:
+                return Answer(asked.id)
+            finally:
+                asker.release(number % 40)
+
+        async def trouble() -> None:
+            while True:
+                await asyncio.sleep(0.004)
+                here = draws.sample(sorted(every), draws.randint(1, 4))
+                asker.set_replicas({name: every[name] for name in here})
+                one = every[draws.choice(here)]
+                if draws.random() < 0.3:  # it loses all that it had
+                    await one.core.stop()
+                    await one.core.start()
+                elif draws.random() < 0.3:
+                    one.error = EngineError("away")
+                    await asyncio.sleep(0.01)
+                    one.error = None
+
+        troubling = asyncio.ensure_future(trouble())
+        answers = await asyncio.wait_for(asyncio.gather(*(ask(i) for i in range(600))), 50)
+        assert not troubling.done()
+        troubling.cancel()
+        for one in every.values():
+            one.error = None
+        assert [answer.id for answer in answers] == [f"q{i}" for i in range(600)]
+        assert all(answer.failure is None for answer in answers)
+        assert asker.in_flight == 0
+        places = asker._router._places.values()
+        assert [(place.own, place.sent, place.sides) for place in places] == [
+            (0, 0, 0) for _ in places
+        ]
+        assert not asker._router._holding
+        assert await until(lambda: all(one.core.running == 0 for one in every.values()))
