@@ -99,7 +99,7 @@ def answer_refused(address: str, status: str, details: str) -> InputError:
     if status == "DEADLINE_EXCEEDED":
         message = f"no Ray cluster answers there within {ANSWER_S:g} s"
         return _refusal(address, message, f"{HINT}. A firewall may be in between.")
-    if "http1" in details:
+    if "parsing HTTP/2" in details:
         message = "what answers there is a web server, such as a head's dashboard"
         return _refusal(address, message, _other_hint(f"http://{address}"))
     why = details.rpartition(": ")[2].strip("]") or status
