@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -13,7 +14,11 @@ from specs.engine import Answer, Request, Sampling
 from specs.engine_section import EngineSection
 
 pytest.importorskip("vllm")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+LONG = pytest.mark.skipif(
+    not os.environ.get("DUOLOGUE_LONG"),
+    reason="takes more than a minute of a suite that has 25: run it with DUOLOGUE_LONG=1",
+)
+pytestmark = [LONG, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MOST, ASKED = 24, 36
 

@@ -17,7 +17,11 @@ from tests.ray import machine
 from tests.ray.command import ROOT, rows
 from tests.ray.head import BIN, answers, free_ports, other_ports, ray_environment
 
-pytestmark = pytest.mark.timeout(600)
+LONG = pytest.mark.skipif(
+    not os.environ.get("DUOLOGUE_LONG"),
+    reason="takes more than a minute of a suite that has 25: run it with DUOLOGUE_LONG=1",
+)
+pytestmark = [LONG, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
