@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.cast import Cast
 from actors.conversation import Conversation
-from actors.preflight import Drawn
+from actors.rehearsal import Drawn, RehearsedSeat
 from actors.retrieval.sampled import SampledTools
-from actors.seat import Seat
 from actors.single_prompt import SinglePrompt
 from specs.domain import Domain, Side
-from specs.engine import Answer, Candidate, EngineInfo, Request
+from specs.engine import EngineInfo
 from specs.engine_section import EngineSection
 from specs.errors import DuologueError
 from specs.plan import PlanSource, make_plan
@@ -56,44 +55,6 @@ class LetterTokenizer:
         return [0] * sum(4 + len(self.encode(one["content"])) for one in conversation)
 
 
-@dataclass(slots=True)
-class _Counts:
-    requests: int = 0
-    prompt: int = 0
-    completion: int = 0
-
-
-class _Counting:
-    """A client that answers with a reference, and counts its tokens."""
-
-    def __init__(self, tokenizer: Any, counts: _Counts) -> None:
-        self._tokenizer, self._counts = tokenizer, counts
-
-    async def ask(self, request: Request, dialogue: Any) -> Answer:
-        if not request.references:
-            return Answer(request.id)
-        text = request.references[0]
-        self._counts.requests += 1
-        tokens = len(self._tokenizer.encode(text, add_special_tokens=False))
-        self._counts.completion += tokens
-        return Answer(request.id, (Candidate(text, "stop", tokens),))
-
-    def release(self, dialogue: Any) -> None:
-        """There is nothing to forget."""
-
-
-@dataclass(frozen=True, slots=True)
-class _CountingSeat(Seat):
-    """A seat that counts the tokens of each prompt it encodes."""
-
-    counts: _Counts = field(default_factory=_Counts)
-
-    def encode(self, prompt: Any) -> list[int]:
-        tokens = Seat.encode(self, prompt)
-        self.counts.prompt += len(tokens)
-        return tokens
-
-
 async def foresee(
     domain: Domain,
     source: PlanSource,
@@ -115,10 +76,7 @@ async def foresee(
     Raises:
         DuologueError: none of them could be played.
     """
-    counts: dict[Side, _Counts] = {side: _Counts() for side in engines}
-    seats: dict[Side, Seat] = {
-        side: _seat(engine, tokenizers.get(side), counts[side]) for side, engine in engines.items()
-    }
+    seats = {side: _seat(engine, tokenizers.get(side)) for side, engine in engines.items()}
     alone = source.policy == "single_prompt"
     cast = Cast(
         domain=domain,
@@ -140,23 +98,19 @@ async def foresee(
     if not played:
         raise errors[0]
     exact = {side: tokenizers.get(side) is not None for side in engines}
-    return {side: _mean(counts[side], played, exact[side]) for side in engines}
+    return {side: _mean(seat, played, exact[side]) for side, seat in seats.items()}
 
 
-def _seat(engine: EngineSection, tokenizer: Any, counts: _Counts) -> Seat:
-    tokenizer = tokenizer if tokenizer is not None else LetterTokenizer()
-    return _CountingSeat(
-        client=_Counting(tokenizer, counts),
-        info=EngineInfo(engine.model, "references", 0, engine.max_running),
-        profile=engine.profile,
-        tokenizer=tokenizer,
-        counts=counts,
-    )
+def _seat(engine: EngineSection, tokenizer: Any) -> RehearsedSeat:
+    info = EngineInfo(engine.model, "references", 0, engine.max_running)
+    return RehearsedSeat.of(info, engine.profile, tokenizer or LetterTokenizer())
 
 
-def _mean(counts: _Counts, dialogues: int, exact: bool) -> Foreseen:
+def _mean(seat: RehearsedSeat, dialogues: int, exact: bool) -> Foreseen:
+    assert seat.tokenizer is not None
+    written = sum(len(seat.tokenizer.encode(one, add_special_tokens=False)) for one in seat.said)
     return Foreseen(
-        counts.requests / dialogues, counts.prompt / dialogues, counts.completion / dialogues, exact
+        len(seat.said) / dialogues, sum(seat.lengths) / dialogues, written / dialogues, exact
     )
 
 

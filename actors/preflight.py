@@ -7,19 +7,18 @@ to fit, since history is left out as the window demands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from actors.cast import Cast
 from actors.conversation import Conversation
+from actors.rehearsal import Drawn, RehearsedSeat
 from actors.retrieval.sampled import SampledTools
 from actors.seat import Seat
 from specs.domain import Side
-from specs.engine import Answer, Candidate, Request
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.plan import make_plan
 from specs.records import StopReason
-from specs.scene import Calling, CallResult, Scene
 
 PLANS = 12
 
@@ -33,48 +32,6 @@ class PromptNeed:
     turns: int
 
 
-class _Measuring:
-    """A client that answers with a reference and notes how long the prompts are."""
-
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-
-    async def ask(self, request: Request, dialogue: str) -> Answer:
-        if not request.references:
-            return Answer(request.id)
-        return Answer(request.id, (Candidate(request.references[0], "stop", 0),))
-
-    def release(self, dialogue: str) -> None:
-        """There is nothing to forget."""
-
-
-class Drawn:
-    """Answers calls without a store."""
-
-    def __init__(self, tools: SampledTools) -> None:
-        self._tools = tools
-
-    async def call(self, calling: Calling, scene: Scene) -> CallResult:
-        """Return drawn documents, or the tool's drawn outcome."""
-        return self._tools(calling, scene.scope())
-
-    async def similarity(self, text: str, references: Sequence[str]) -> float:
-        """Take everything for similar."""
-        return 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _CountingSeat(Seat):
-    """A seat that notes the length of each prompt it encodes."""
-
-    lengths: tuple[list[int], ...] = ([],)
-
-    def encode(self, prompt: object) -> list[int]:
-        tokens = Seat.encode(self, prompt)  # type: ignore[arg-type]
-        self.lengths[0].append(len(tokens))
-        return tokens
-
-
 _FINE = frozenset({StopReason.ENDED, StopReason.TURN_LIMIT, StopReason.GAVE_UP})
 
 
@@ -84,7 +41,7 @@ async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNe
     Raises:
         InputError: when no dialogue of the domain comes to an end, with what stopped them.
     """
-    seats: dict[Side, Seat] = {side: _counting(seat) for side, seat in cast.seats.items()}
+    seats = {side: _rehearsed(seat) for side, seat in cast.seats.items()}
     rehearsal = Cast(
         domain=cast.domain,
         source=replace(cast.source, policy="walk"),
@@ -110,18 +67,14 @@ async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNe
     return {
         side: PromptNeed(max(lengths), sum(lengths) / len(lengths), len(lengths))
         for side, seat in seats.items()
-        if (lengths := seat.lengths[0])  # type: ignore[attr-defined]
+        if (lengths := seat.lengths)
     }
 
 
-def _counting(seat: Seat) -> _CountingSeat:
-    return _CountingSeat(
-        client=_Measuring(),
-        info=replace(seat.info, takes="references", window=0),
-        profile=seat.profile.model_copy(update={"history": 0}),
-        tokenizer=seat.tokenizer,
-        lengths=([],),
-    )
+def _rehearsed(seat: Seat) -> RehearsedSeat:
+    info = replace(seat.info, takes="references", window=0)
+    profile = seat.profile.model_copy(update={"history": 0})
+    return RehearsedSeat.of(info, profile, seat.tokenizer)
 
 
 def check_windows(

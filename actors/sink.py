@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from actors.fence import Fenced
 from actors.metrics import begin_recording, sink_readings
+from actors.options import ACTOR_OPTIONS
 from actors.orphans import end_when_orphaned
 from actors.outage import Outage, in_words, is_outage
 from actors.sink_core import SinkCore
@@ -48,7 +49,7 @@ __all__ = [
     "Stored",
 ]
 
-SINK_OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 10_000}
+SINK_OPTIONS: dict[str, Any] = {**ACTOR_OPTIONS, "max_restarts": -1, "max_concurrency": 10_000}
 """For `ray.remote(SinkActor).options(...)`: every dialogue may wait in `finish` at once."""
 
 GATHERING = 0.6

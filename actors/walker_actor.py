@@ -30,13 +30,11 @@ from actors.retrieval.store import Corpus
 from actors.seat import Client, Seat
 from actors.sink_client import RaySinks
 from actors.walker import Walker, WalkerStats
-from specs.domain import Domain, Side
+from specs.domain import SIDES, Domain, Side
 from specs.engine import EngineInfo
 from specs.plan import PlanSource
 from specs.run_file import MANAGED, RunFile
 from specs.seeds import seed
-
-SIDES: tuple[Side, Side] = ("user", "agent")
 
 
 @dataclass(frozen=True, slots=True)

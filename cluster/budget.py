@@ -80,7 +80,7 @@ def _stopped(key: str, most: str, what: str) -> str:
     return f"budget.{key} = {most} is used up ({what})\n    {STAYS} {again}"
 
 
-def within(run: RunFile, durable: Iterable[int]) -> RunFile:
+def within(run: RunFile, durable: IndexSet) -> RunFile:
     """Return the run with no more dialogues wanted than `budget.dialogues` lets it play now.
 
     Args:
@@ -89,9 +89,10 @@ def within(run: RunFile, durable: Iterable[int]) -> RunFile:
     Returns:
         The run itself where there is no such budget, or all that is missing is within it.
     """
-    most, there = run.budget.dialogues, IndexSet(durable)
-    missing = (index for index in range(run.run.dialogues) if index not in there)
-    if most is None or (beyond := next(islice(missing, most, None), None)) is None:
+    if (most := run.budget.dialogues) is None:
+        return run
+    missing = (index for index in range(run.run.dialogues) if index not in durable)
+    if (beyond := next(islice(missing, most, None), None)) is None:
         return run
     section = run.run.model_copy(update={"dialogues": beyond})
     return run.model_copy(update={"run": section})

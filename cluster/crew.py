@@ -31,7 +31,7 @@ from cluster.ledger import Caps
 from cluster.ledger import Progress as LedgerProgress
 from cluster.ledger_actor import LEDGER_OPTIONS, LedgerActor
 from cluster.nodes import CpuPlaces, cluster_address
-from cluster.sizes import Sizes
+from cluster.sizes import Sizes, in_words
 from cluster.supervision import Walkers
 from specs.domain import Domain
 from specs.engine import EngineStats
@@ -238,8 +238,7 @@ class Crew:
             if engine.url and engine.kind == "openai":
                 self.say(f"{name}: documents of this domain are sent to {plain_url(engine.url)}")
             what = engine.model if engine.kind != "reference" else "the domain's references"
-            count = f"{most}" if least == most else f"{least} to {most}"
-            self.say(f"starting engine {name} ({what}, {count} x)")
+            self.say(f"starting engine {name} ({what}, {in_words(least, most)} x)")
 
     def _await_engines(self) -> None:
         """Wait until one replica of each engine is up; those that come later are used then."""
@@ -300,10 +299,6 @@ class Crew:
         }
         placed, wanted = self.fleet.placed(), self.fleet.wanted()
         return Sight(found.get("progress"), stats, placed, wanted, away, silent)
-
-    def placed(self) -> dict[str, float]:
-        """Return for how many seconds each replica has had its place."""
-        return self.fleet.placed()
 
     def end(self, name: str) -> None:
         """End the process of an actor that tells nothing any more; Ray starts it again."""

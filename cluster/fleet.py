@@ -20,8 +20,9 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.engines.replica_actor import ReplicaActor
+from actors.options import ACTOR_OPTIONS
 from cluster.asking import Asking
-from cluster.placement import bundle
+from cluster.placement import bundle, bundle_in_words
 from specs.engine import EngineInfo
 from specs.engine_section import EngineSection
 from specs.errors import DuologueError, EngineError
@@ -162,8 +163,7 @@ class Fleet:
             seat.placed = self._clock()
             self._enter(seat, "loading")
         elif seat.needed and self._late(seat):
-            asked = bundle(self._engines[seat.engine])
-            what = ", ".join(f"{name} {much:g}" for name, much in asked.items())
+            what = bundle_in_words(self._engines[seat.engine])
             raise EngineError(
                 f"{seat.name} has found no place within {self._deadline(seat):g} s: it asks for "
                 f"{what} (engines.{seat.engine}.start_deadline_s says how long it may wait; "
@@ -232,8 +232,8 @@ class Fleet:
 def replica_actor(config: EngineSection, name: str, group: Any, adapter: str = "") -> Any:
     """Return the actor of a replica, in its placement group where it has one."""
     options: dict[str, Any] = {
+        **ACTOR_OPTIONS,
         "name": name,
-        "num_cpus": 0,
         "num_gpus": config.gpus or 0,
         "resources": {k: v for k, v in bundle(config).items() if k != "GPU"} or None,
         "max_restarts": -1,

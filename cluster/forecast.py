@@ -14,10 +14,8 @@ from actors.foresight import Foreseen, total
 from cluster.nodes import Nodes
 from cluster.placement import shares
 from cluster.sizes import Sizes, sizes
-from specs.domain import Side
+from specs.domain import SIDES, Side
 from specs.run_file import RunFile
-
-SIDES: tuple[Side, Side] = ("user", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,18 @@ class Forecast:
     sizes: Sizes
     engines: tuple[EngineForecast, ...]
     seconds: float | None
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of all engines."""
+        return sum(one.gpu_hours or 0.0 for one in self.engines)
+
+    @property
+    def cost(self) -> float | None:
+        """Of all GPUs; None where there are none, or a price is not known."""
+        costs = [one.cost for one in self.engines if one.gpu_hours]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if known and len(known) == len(costs) else None
 
 
 def roles_of(run: RunFile) -> dict[str, list[Side]]:
@@ -98,8 +108,7 @@ def forecast(
     for name, engine in engines.items():
         own = work[name] / most[name] if known else None
         hours = seconds / 3600 * most[name] * (engine.gpus or 0) if seconds is not None else None
-        price = engine.gpu_hour_price
-        price = run.cluster.gpu_hour_price if price is None else price
+        price = run.gpu_hour_price(name)
         cost = hours * price if hours is not None and price is not None else None
         told.append(EngineForecast(name, loads[name], most[name], speeds[name], own, hours, cost))
     return Forecast(found, tuple(told), seconds)

@@ -222,7 +222,7 @@ def _play(
             return Outcome(interrupted=True)
         finally:
             crew.close()
-            spending.close(crew.placed())
+            spending.close(crew.fleet.placed())
 
 
 def _played(crew: Crew, folder: RunFolder, spending: Spending, reporter: Reporter) -> Outcome:

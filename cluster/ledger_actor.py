@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from actors.options import ACTOR_OPTIONS
 from actors.orphans import end_when_orphaned
 from actors.outage import in_words, is_outage
 from actors.turn_log import ended_in_log
@@ -20,7 +21,7 @@ from specs.errors import DuologueError, Unavailable
 from specs.lease import Blame, Lease
 from specs.parts import Folder, durable_indices
 
-LEDGER_OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 1000}
+LEDGER_OPTIONS: dict[str, Any] = {**ACTOR_OPTIONS, "max_restarts": -1, "max_concurrency": 1000}
 """For `ray.remote(LedgerActor).options(...)`."""
 
 

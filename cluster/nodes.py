@@ -67,6 +67,13 @@ def cluster_address(address: str | None) -> str | None:
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
+def alive_nodes() -> list[dict[str, Any]]:
+    """Return the nodes of the joined cluster that are up, as `ray.nodes()` gives them."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
 def nodes_of(launcher: str | None, address: str | None) -> Nodes:
     """Return the nodes of the cluster that this process has joined.
 
@@ -77,10 +84,7 @@ def nodes_of(launcher: str | None, address: str | None) -> Nodes:
     Raises:
         InputError: the launcher's file cannot be used.
     """
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    there = [{str(name): float(much) for name, much in node.items()} for node in alive]
+    there = [_amounts(node["Resources"]) for node in alive_nodes()]
     path = Path(launcher) if launcher else BOOTSTRAP.expanduser()
     if cluster_address(address) in (None, "local") or not (launcher or path.is_file()):
         return Nodes(there)
@@ -137,10 +141,9 @@ class CpuPlaces:
 
     def next(self) -> Any:
         """Return the next scheduling strategy; the node may go, and another is taken then."""
-        import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        alive = alive_nodes()
         seats = list(cpu_seats(alive))
         if not seats or len(alive) < 2:
             return "SPREAD"

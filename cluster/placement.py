@@ -30,6 +30,11 @@ def bundle(engine: EngineSection) -> dict[str, float]:
     return asked
 
 
+def bundle_in_words(engine: EngineSection) -> str:
+    """Return what one replica asks for, in words; empty for nothing."""
+    return ", ".join(f"{name} {much:g}" for name, much in bundle(engine).items())
+
+
 @dataclass(slots=True)
 class _Node:
     """A node's free resources; GPUs one by one, since a share lies on one of them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ import click
 from actors.engines.models import load_tokenizer, resolve_model
 from actors.foresight import Foreseen, foresee
 from cluster import walk_sample
-from cluster.forecast import SIDES, EngineForecast, Forecast, forecast
+from cluster.forecast import EngineForecast, Forecast, forecast
 from cluster.generate import open_run_domain, source_of
 from cluster.nodes import Nodes, cluster_address, nodes_of, read_launcher
-from cluster.placement import bundle, misfits
+from cluster.placement import bundle, bundle_in_words, misfits
 from cluster.progress import duration
 from cluster.run_folder import RunFolder
-from cluster.sizes import Sizes, sizes
+from cluster.sizes import Sizes, in_words, sizes
 from cluster.usage import measured_speed, read_sessions
-from specs.domain import Domain, Side
+from cluster.usage_table import money
+from specs.domain import SIDES, Domain, Side
 from specs.engine_section import EngineSection
 from specs.errors import EngineError, Finding, InputError
 from specs.run_file import RunFile
@@ -44,10 +46,10 @@ def command(run: RunFile) -> None:
 
     domain = open_run_domain(run)
     findings = unfit(run)
+    nodes, judged_by = _nodes(run)
     for line in _walks(run, domain):
         click.echo(line)
     foreseen = foresee_run(run, domain)
-    nodes, judged_by = _nodes(run)
     made = forecast(run, foreseen, speeds(run), nodes, run.run.dialogues)
     for line in (*_tokens(run, foreseen), *_time(run, made), *_places(run, made, nodes, judged_by)):
         click.echo(line)
@@ -70,7 +72,7 @@ def settled(run: RunFile, domain: Domain, nodes: Nodes, dialogues: int) -> Sizes
 def speeds(run: RunFile) -> dict[str, float]:
     """Return the tokens a second of one replica, by engine, as earlier starts measured them."""
     folder = RunFolder(run.run.out, run.run.name)
-    return measured_speed(read_sessions(folder.round(0), lambda text: None))
+    return measured_speed(read_sessions(folder.round(0)))
 
 
 def wanted(run: RunFile, found: Sizes) -> dict[str, tuple[EngineSection, int]]:
@@ -92,11 +94,11 @@ def foresee_run(run: RunFile, domain: Domain) -> dict[Side, Foreseen]:
 
 def place_findings(run: RunFile, made: Forecast, nodes: Nodes) -> list[Finding]:
     """Return why engines or training would wait for ever."""
-    from cluster.train import training_resources
+    from cluster.train import fits_anywhere, training_resources
     from trainer.training import place_findings as unplaced
 
     found = misfits(wanted(run, made.sizes), nodes)
-    if not found and run.train.gpus_per_worker is not None:
+    if not found and not fits_anywhere(run.train):
         found += unplaced(run.train, training_resources(run, nodes))
     return found
 
@@ -128,8 +130,9 @@ def _nodes(run: RunFile) -> tuple[Nodes, str]:
     if cluster_address(address) is None and launcher:
         types, most = read_launcher(Path(launcher))
         return Nodes((), types, most), launcher
-    if cluster_address(address) is None and not asking:
-        return Nodes(({"CPU": 1.0},)), "this machine"
+    if cluster_address(address) is None and not asking and not run.train.gpus_per_worker:
+        cores = float(len(os.sched_getaffinity(0)))  # Ray, which would know of GPUs, takes seconds
+        return Nodes(({"CPU": cores},)), "this machine"
     from cluster.crew import ray_session
 
     with ray_session(address):
@@ -184,11 +187,9 @@ def _time(run: RunFile, made: Forecast) -> Iterator[str]:
         )
         return
     yield f"  all dialogues: {duration(made.seconds)} from when the engines are up"
-    hours = sum(one.gpu_hours or 0.0 for one in made.engines)
-    if hours:
-        costs = [one.cost for one in made.engines if one.cost is not None]
-        price = f", {sum(costs):,.2f} {run.cluster.currency}" if costs else ""
-        yield f"  {hours:,.1f} GPU-hours{price}"
+    if made.gpu_hours:
+        price = "" if made.cost is None else f", {money(made.cost, run.cluster.currency)}"
+        yield f"  {made.gpu_hours:,.1f} GPU-hours{price}"
 
 
 def _engine_line(engine: EngineForecast) -> str:
@@ -203,10 +204,8 @@ def _engine_line(engine: EngineForecast) -> str:
 def _places(run: RunFile, made: Forecast, nodes: Nodes, judged_by: str) -> Iterator[str]:
     yield f"places, as {judged_by} has them"
     for name, (least, most) in made.sizes.replicas.items():
-        asked = bundle(run.engines[name])
-        what = ", ".join(f"{kind} {much:g}" for kind, much in asked.items()) or "cores as they come"
-        count = f"{most}" if least == most else f"{least} to {most}"
-        yield f"  {name}: {count} x ({what})"
+        what = bundle_in_words(run.engines[name]) or "cores as they come"
+        yield f"  {name}: {in_words(least, most)} x ({what})"
     section = made.sizes
     yield (
         f"  walkers: {section.walkers} x {section.alive} dialogues; "

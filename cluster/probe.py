@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.nodes import alive_nodes
 from specs.errors import Finding, InputError, Where
 from specs.parts import Folder
 
@@ -93,11 +94,7 @@ def check_nodes(folder: Folder) -> None:
         InputError: naming the nodes that do not see it, and those that run on other code or
             versions than this process.
     """
-    nodes = {
-        str(node["NodeID"]): str(node["NodeManagerAddress"])
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
-        if node["Alive"]
-    }
+    nodes = {str(node["NodeID"]): str(node["NodeManagerAddress"]) for node in alive_nodes()}
     if len(nodes) < 2:
         return
     name = f"_probe-{uuid.uuid4().hex}"

@@ -18,6 +18,11 @@ WALKERS_A_SINK = 4
 WALKERS_A_RETRIEVER = 2
 
 
+def in_words(least: int, most: int) -> str:
+    """Return how many replicas there are, in words."""
+    return f"{most}" if least == most else f"{least} to {most}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How many of everything.

@@ -22,6 +22,10 @@ class Spending:
         round_: the round's folder.
         number: counts the starts of the run (`RunFolder.open`).
         say: is told of what cannot be read or written; neither stops anything.
+
+    Attributes:
+        earlier: the sessions of earlier starts.
+        cost: what the GPUs of all starts had cost at the last look; empty where no price is known.
     """
 
     def __init__(
@@ -33,11 +37,12 @@ class Spending:
         self._file = UsageFile(round_, number, say)
         self._end: End = "failed"  # until somebody knows better
         self._whole: Session | None = None
+        self.cost = ""
 
     @property
     def used_up(self) -> str:
         """Which budget is used up by now, and how to go on, in words; empty while none is."""
-        return used_up(self._budget, used(self.earlier, self._meter.session()))
+        return self._used_up(self._meter.session())
 
     def begin_playing(self, sizes: Sizes, wanted: int, before: int) -> None:
         """Note that dialogues are played from now on (`Meter.begin_playing`)."""
@@ -56,14 +61,11 @@ class Spending:
         """
         self._meter.hold(placed)
         self._meter.look(walkers, engines)
+        now = self._meter.session()
         if self._file.due():
-            self._file.write(self._meter.session())
-        return self.used_up
-
-    @property
-    def cost(self) -> str:
-        """What the GPUs of all starts have cost so far; empty where no price is known."""
-        return cost([*self.earlier, self._meter.session()])
+            self._file.write(now)
+        self.cost = cost([*self.earlier, now])
+        return self._used_up(now)
 
     def stop(self, end: End) -> None:
         """Note how it ends, and that no dialogue is begun any more."""
@@ -75,6 +77,9 @@ class Spending:
         self._meter.hold(placed)
         self._whole = self._meter.session(self._end)
         self._file.close(self._whole)
+
+    def _used_up(self, now: Session) -> str:
+        return used_up(self._budget, used(self.earlier, now))
 
     # -- when it is closed
 

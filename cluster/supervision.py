@@ -17,6 +17,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from actors.options import ACTOR_OPTIONS
 from actors.walker import WalkerStats
 from actors.walker_actor import WalkerActor, WalkerParts
 from cluster.nodes import CpuPlaces
@@ -35,10 +36,7 @@ YOUNG_DEATHS = 8
 PAUSES_S = (0.2, 20.0)
 """The first and the longest pause before a seat is taken again."""
 
-WALKER_OPTIONS: dict[str, Any] = {
-    "num_cpus": 0,
-    "max_concurrency": 100,
-}
+WALKER_OPTIONS: dict[str, Any] = {**ACTOR_OPTIONS, "max_concurrency": 100}
 
 Engines = Mapping[str, Mapping[str, Any]]
 State = Literal["starting", "playing", "vacant", "over"]

@@ -185,10 +185,9 @@ def base_model(run: RunFile) -> tuple[str, str | None]:
 
 
 def unfit(run: RunFile) -> list[Finding]:
-    """Return what keeps a run's training from working, as far as no examples tell."""
+    """Return what keeps a run's training from working, wherever it runs and whatever it learns."""
     training = RunFolder(run.run.out, run.run.name).round(0).child("training")
     findings = [*setting_findings(run.train), *board_findings(run.train, training)]
-    findings += _unplaced(run)
     try:
         name, revision = base_model(run)
     except InputError as error:
@@ -199,14 +198,19 @@ def unfit(run: RunFile) -> list[Finding]:
     return [*findings, *check_model(run.train, place, name)]
 
 
-def _unplaced(run: RunFile) -> list[Finding]:
-    section = run.train
-    if section.workers == 1 and not section.gpus_per_worker and section.gpus == "shared":
-        return []  # finds its place wherever there is a core; Ray takes seconds to start
+def unplaced(run: RunFile) -> list[Finding]:
+    """Return why the workers of a run's training would wait for ever in its cluster."""
+    if fits_anywhere(run.train):
+        return []  # Ray takes seconds to start
     from cluster.crew import ray_session
 
     with ray_session(run.cluster.address):
-        return place_findings(section, resources(run))
+        return place_findings(run.train, resources(run))
+
+
+def fits_anywhere(section: TrainSection) -> bool:
+    """Whether a training finds its place wherever there is a core."""
+    return section.workers == 1 and not section.gpus_per_worker and section.gpus == "shared"
 
 
 def _resolved(name: str, revision: str | None) -> tuple[Path | str, list[Finding]]:

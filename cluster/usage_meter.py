@@ -192,9 +192,6 @@ class Meter:
         spent = {**self._spent}
         spent[self._phase] += self._clock() - self._since
         run = self._run
-        roles = {"user": run.roles.user, "agent": run.roles.agent}
-        if run.roles.manager in run.speaking_engines and run.roles.manager is not None:
-            roles["manager"] = run.roles.manager
         return Session(
             number=self._number,
             began=self._began.isoformat(timespec="seconds"),
@@ -205,7 +202,7 @@ class Meter:
             stopping_s=spent["stopping"],
             wanted=self._wanted,
             before=self._before,
-            roles=roles,
+            roles=run.speaking_roles,
             currency=run.cluster.currency,
             engines={name: self._engine(name, run.engines[name]) for name in self._replicas},
             walkers=_walkers_use(self._walkers, self._sizes),
@@ -215,13 +212,12 @@ class Meter:
         return self._replicas.setdefault(name, {}).setdefault(replica, _Replica())
 
     def _engine(self, name: str, section: EngineSection) -> EngineUse:
-        own, common = section.gpu_hour_price, self._run.cluster.gpu_hour_price
         return EngineUse(
             kind=section.kind,
             model=section.model if section.kind != "reference" else REFERENCE,
             max_running=section.max_running,
             gpus=section.gpus or 0.0,
-            price=own if own is not None else common,
+            price=self._run.gpu_hour_price(name),
             replicas={key: one.use() for key, one in self._replicas[name].items()},
         )
 

@@ -65,8 +65,8 @@ def all_together(sessions: Sequence[Session]) -> str:
     parts.append(f"{sum(session.walkers.dialogues for session in sessions):,} dialogues")
     if hours := sum(session.gpu_hours for session in sessions):
         parts.append(f"{figure(hours)} GPU-hours")
-    if money := cost(sessions):
-        parts.append(money)
+    if price := cost(sessions):
+        parts.append(price)
     return ", ".join(parts)
 
 
@@ -77,7 +77,7 @@ def cost(sessions: Sequence[Session]) -> str:
     if not known or len(known) < len(of):
         return ""
     currencies = {session.currency for session in of}
-    return f"{currencies.pop()} {sum(known):,.2f}" if len(currencies) == 1 else ""
+    return money(sum(known), currencies.pop()) if len(currencies) == 1 else ""
 
 
 # -- engines
@@ -232,6 +232,11 @@ def trouble(session: Session) -> Iterator[str]:
 
 
 # -- words
+
+
+def money(amount: float, currency: str) -> str:
+    """Return an amount of money."""
+    return f"{currency} {amount:,.2f}"
 
 
 def figure(value: float) -> str:

@@ -75,7 +75,7 @@ def _leave(crew: Crew, walkers: Walkers, spending: Spending, end: End) -> None:
     walkers.stop(STOP_S)
     with contextlib.suppress(DuologueError):  # of a walker that failed: it is over anyway
         walkers.look(0.0)
-    spending.look(walkers.stats(), {}, crew.placed())
+    spending.look(walkers.stats(), {}, crew.fleet.placed())
 
 
 def _until_over(

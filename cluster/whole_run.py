@@ -40,7 +40,9 @@ def run_all(run: RunFile, fresh: bool) -> None:
     def stage(name: str) -> None:
         click.echo(f"\n== {name} (after {duration(time.monotonic() - began)})")
 
-    if findings := unfit(run):
+    from cluster.train import unplaced
+
+    if findings := [*unfit(run), *unplaced(run)]:
         raise InputError(findings)
     stage("generate and curate")
     make_dialogues(run, fresh, say)
@@ -84,7 +86,7 @@ def make_dialogues(run: RunFile, fresh: bool, say: Say) -> None:
 
 
 def unfit(run: RunFile) -> list[Finding]:
-    """Return what needs no dialogues to be known: nobody wants to hear of it hours later."""
+    """Return what needs neither dialogues nor a cluster: nobody wants to hear of it hours later."""
     from cluster.curate import unfit as unfit_curation
     from cluster.evaluation_plan import unfit as unfit_evaluation
     from cluster.train import unfit as unfit_training

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from specs.errors import Where
 from specs.expressions import Expression, Template
 
 SlotType = Literal["text", "integer", "number", "boolean", "id", "list"]
 Side = Literal["user", "agent"]
+SIDES: Final[tuple[Side, ...]] = ("user", "agent")
 
 Json = Any
 """What JSON can hold; documents, results and memory are made of it."""

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from specs.domain import MAX_TURNS
+from specs.domain import MAX_TURNS, SIDES
 from specs.engine_section import EngineSection
 from specs.errors import Finding, InputError, Where, nearest
 from specs.gpus import Gpus
@@ -401,12 +401,22 @@ class RunFile(Section):
     """A whole run file."""
 
     @property
-    def speaking_engines(self) -> tuple[str, ...]:
-        """The names of the engines that play dialogues: of the roles in use, each once."""
-        names = [self.roles.user, self.roles.agent]
+    def speaking_roles(self) -> dict[str, str]:
+        """The engine's name of each role that plays dialogues."""
+        roles: dict[str, str] = {side: getattr(self.roles, side) for side in SIDES}
         if self.policy.kind in MANAGED and self.policy.manager == "model" and self.roles.manager:
-            names.append(self.roles.manager)
-        return tuple(dict.fromkeys(names))
+            roles["manager"] = self.roles.manager
+        return roles
+
+    @property
+    def speaking_engines(self) -> tuple[str, ...]:
+        """The names of the engines that play dialogues, each once."""
+        return tuple(dict.fromkeys(self.speaking_roles.values()))
+
+    def gpu_hour_price(self, engine: str) -> float | None:
+        """Return what a GPU of an engine costs for an hour; None where nobody says it."""
+        own = self.engines[engine].gpu_hour_price
+        return self.cluster.gpu_hour_price if own is None else own
 
     @property
     def named_engines(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from specs import yaml_source as source
 from specs.corpus import read_rows
-from specs.domain import Goal, Json, Outcome, RoleCard, SlotType, Table, Tool, Variable
+from specs.domain import SIDES, Goal, Json, Outcome, RoleCard, SlotType, Table, Tool, Variable
 from specs.errors import Where, nearest
 from specs.expressions import Template
 from specs.reading import TYPES, Reader, fits
@@ -96,9 +96,9 @@ def read_goals(reader: Reader, node: source.Node | None) -> tuple[Goal, ...]:
 
 def read_roles(reader: Reader, node: source.Node | None) -> tuple[RoleCard, RoleCard]:
     """Return the cards of the user and the agent."""
-    roles = reader.mapping(node, "`roles`", ("user", "agent")).items
+    roles = reader.mapping(node, "`roles`", SIDES).items
     cards = []
-    for side in ("user", "agent"):
+    for side in SIDES:
         given = roles.get(side)
         what = f"the role {side!r}"
         mapping = reader.mapping(given, what, SPEECH_KEYS | {"name", "system"})

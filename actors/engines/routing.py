@@ -273,7 +273,7 @@ class Router:
         return place.others + place.own
 
     def _level(self, place: _Place) -> float:
-        return math.inf if place.down else (place.others + place.own) / self._limit(place)
+        return math.inf if place.down else self._load(place) / self._limit(place)
 
     def _excess(self, place: _Place, other: _Place) -> float:
         """Return the places that one replica holds above its share beside another."""

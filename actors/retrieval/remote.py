@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.laps import RETRIEVAL, spent
 from actors.metrics import begin_recording, retriever_readings
+from actors.options import ACTOR_OPTIONS
 from actors.orphans import end_when_orphaned
 from actors.retrieval.request import SearchPage, SearchRequest
 from actors.retrieval.retriever import LocalRetriever, RetrieverStats
@@ -30,7 +31,7 @@ DEADLINE_S = 120.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
 
-OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": 4000}
+OPTIONS: dict[str, Any] = {**ACTOR_OPTIONS, "max_restarts": -1, "max_concurrency": 4000}
 """Of the actor; the engines need the cores, and the retriever takes one thread of what is left."""
 
 

@@ -23,7 +23,7 @@ from actors.engines.client import EngineClient
 from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.engines.replica_actor import ReplicaActor
-from actors.preflight import Drawn
+from actors.rehearsal import Drawn
 from actors.retrieval.sampled import SampledTools
 from actors.seat import Client, Seat
 from actors.walker import Walker

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ HEALTH = {
     "health_check_failure_threshold": 3,
 }
 """A dead raylet is found within some two seconds and not within seventeen."""
+
+NODE = {"num_cpus": 2}
 
 RUN_FILE = """\
 [run]
@@ -146,15 +148,19 @@ class Driver:
 
 
 @contextlib.contextmanager
-def raylets(count: int) -> Iterator[Cluster]:
-    """A cluster of so many raylets on this machine, joined by this process."""
+def raylets(head: Mapping[str, Any], *workers: Mapping[str, Any]) -> Iterator[Cluster]:
+    """A cluster of raylets on this machine, joined by this process.
+
+    Args:
+        head, workers: what each of them has, as `ray.init` names it.
+    """
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 2, "_system_config": HEALTH, "include_dashboard": False},
+        head_node_args={**head, "_system_config": HEALTH, "include_dashboard": False},
     )
     try:
-        for _ in range(count - 1):
-            cluster.add_node(num_cpus=2)
+        for worker in workers:
+            cluster.add_node(**worker)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         yield cluster
     finally:
@@ -176,7 +182,7 @@ class Chaos:
     def run(self) -> Outcome:
         """Run it to its end; returns what came of it."""
         began = time.monotonic()
-        with raylets(3) as cluster:
+        with raylets(NODE, NODE, NODE) as cluster:
             driver = Driver(self._run_file(), cluster.address, self.log)
             try:
                 self._until_done(cluster, driver, began)
@@ -251,7 +257,7 @@ class Chaos:
         self._actors()
         cluster.remove_node(self.draw.choice(list(cluster.worker_nodes)), allow_graceful=False)
         self.outcome.killed["raylet"] += 1
-        cluster.add_node(wait=False, num_cpus=2)
+        cluster.add_node(wait=False, **NODE)
 
     # -- what must hold
 

@@ -11,6 +11,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from specs.domain import SIDES
+from tests.ray.chaos import raylets
 from tests.ray.command import Command, duologue, rows, run_file
 
 ENGINES = """
@@ -30,14 +32,9 @@ faults = { latency_s = [0.05, 0.05] }
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head without a GPU, and a node for each side."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    try:
-        made.add_node(num_cpus=1, num_gpus=1, resources={"user_engine": 1})
-        made.add_node(num_cpus=1, num_gpus=1, resources={"agent_engine": 1})
+    sides = [{"num_gpus": 1, "resources": {f"{side}_engine": 1}} for side in SIDES]
+    with raylets({"num_cpus": 2}, *({"num_cpus": 1, **side} for side in sides)) as made:
         yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()  # type: ignore[no-untyped-call]
 
 
 def two_engines(folder: Path, address: str, dialogues: int) -> tuple[str, list[str]]:
@@ -64,7 +61,6 @@ def test_each_replica_has_its_group_and_a_late_one_is_used(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     path, settings = two_engines(tmp_path, cluster.address, 120)
-    ray.init(address=cluster.address, log_to_driver=False)
     command = Command(("generate", path, *settings, "--set=engines.agent.replicas=[1, 2]"))
     assert command.says("^playing"), command.said
     assert {"user-0": "CREATED", "agent-0": "CREATED"}.items() <= groups().items()

@@ -14,14 +14,14 @@ import pytest
 from cluster.probe import PACKAGES, check_nodes
 from specs.errors import InputError
 from specs.parts import Folder
-from tests.ray.chaos import raylets
+from tests.ray.chaos import NODE, raylets
 from tests.ray.command import ROOT, environment, run_file
 
 
 def test_a_folder_that_not_every_node_sees_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with raylets(2):
+    with raylets(NODE, NODE):
         monkeypatch.chdir(tmp_path)  # the nodes' processes stay where they were started
         shared = Folder.of(tmp_path)
         began = time.monotonic()
@@ -48,7 +48,7 @@ def test_a_node_whose_code_is_another_is_refused_though_it_cannot_even_be_import
         shutil.copytree(ROOT / name, old / name, ignore=shutil.ignore_patterns("__pycache__"))
     (old / "cluster" / "probe.py").write_text("raise SystemError('of another age')\n")
     path = run_file(tmp_path, 2)
-    with raylets(1) as cluster:
+    with raylets(NODE) as cluster:
         cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": str(old)})
         address = f"--set=cluster.address={cluster.address}"
         done = subprocess.run(

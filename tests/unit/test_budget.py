@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.budget import Used, left, played_out, used, used_up, within
+from specs.index_set import IndexSet
 from specs.run_file import BudgetSection
 from tests.unit.usage_samples import engine_of, run_of, session_of
 
@@ -54,7 +55,7 @@ def test_as_many_dialogues_are_played_as_the_budget_lets_and_no_more(
 ) -> None:
     run = run_of(budget={"dialogues": most})
     run = run.model_copy(update={"run": run.run.model_copy(update={"dialogues": wanted})})
-    capped = within(run, sorted(durable, reverse=True))
+    capped = within(run, IndexSet(sorted(durable, reverse=True)))
     missing = [index for index in range(wanted) if index not in durable]
     played = [index for index in range(capped.run.dialogues) if index not in durable]
     assert played == missing[:most]  # the lowest go first

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import fs as pafs
 
 from cluster import train as training
-from cluster.train import _manifest, _task, unfit
+from cluster.train import _manifest, _task, unplaced
 from specs.errors import InputError
 from specs.parts import Folder
 from specs.records import dump_json
@@ -576,7 +576,7 @@ def test_a_run_is_refused_before_its_dialogues_where_its_training_finds_no_place
             "cluster": {"address": "auto"},
             "train": {"method": "lora", **train},
         }
-        return [str(finding) for finding in unfit(validate(data, "run.toml"))]
+        return [str(finding) for finding in unplaced(validate(data, "run.toml"))]
 
     assert messages() == []
     assert joined == []  # one worker finds its place: Ray need not be started to know
