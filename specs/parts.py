@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs as pafs
 
@@ -279,6 +278,8 @@ def read_batches(
     folder: Folder, name: str, schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Yield a part's rows in small batches, in order; refuses what `check_file` refuses."""
+    import pyarrow.dataset as ds  # brings pandas along: a third of a second, for each process
+
     check_file(folder, name, schema)
     path = folder.file(name)
     part = ds.dataset(path, schema=schema, format="parquet", filesystem=folder.fs)
