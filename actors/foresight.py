@@ -14,7 +14,7 @@ from typing import Any
 
 from actors.cast import Cast
 from actors.conversation import Conversation
-from actors.rehearsal import Drawn, RehearsedSeat
+from actors.dry_run import Drawn, DrySeat
 from actors.retrieval.sampled import SampledTools
 from actors.single_prompt import SinglePrompt
 from specs.domain import Domain, Side
@@ -101,12 +101,12 @@ async def foresee(
     return {side: _mean(seat, played, exact[side]) for side, seat in seats.items()}
 
 
-def _seat(engine: EngineSection, tokenizer: Any) -> RehearsedSeat:
+def _seat(engine: EngineSection, tokenizer: Any) -> DrySeat:
     info = EngineInfo(engine.model, "references", 0, engine.max_running)
-    return RehearsedSeat.of(info, engine.profile, tokenizer or LetterTokenizer())
+    return DrySeat.of(info, engine.profile, tokenizer or LetterTokenizer())
 
 
-def _mean(seat: RehearsedSeat, dialogues: int, exact: bool) -> Foreseen:
+def _mean(seat: DrySeat, dialogues: int, exact: bool) -> Foreseen:
     assert seat.tokenizer is not None
     written = sum(len(seat.tokenizer.encode(one, add_special_tokens=False)) for one in seat.said)
     return Foreseen(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from actors.cast import Cast
 from actors.conversation import Conversation
-from actors.rehearsal import Drawn, RehearsedSeat
+from actors.dry_run import Drawn, DrySeat
 from actors.retrieval.sampled import SampledTools
 from actors.seat import Seat
 from specs.domain import Side
@@ -41,7 +41,7 @@ async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNe
     Raises:
         InputError: when no dialogue of the domain comes to an end, with what stopped them.
     """
-    seats = {side: _rehearsed(seat) for side, seat in cast.seats.items()}
+    seats = {side: _dry(seat) for side, seat in cast.seats.items()}
     rehearsal = Cast(
         domain=cast.domain,
         source=replace(cast.source, policy="walk"),
@@ -71,10 +71,10 @@ async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNe
     }
 
 
-def _rehearsed(seat: Seat) -> RehearsedSeat:
+def _dry(seat: Seat) -> DrySeat:
     info = replace(seat.info, takes="references", window=0)
     profile = seat.profile.model_copy(update={"history": 0})
-    return RehearsedSeat.of(info, profile, seat.tokenizer)
+    return DrySeat.of(info, profile, seat.tokenizer)
 
 
 def check_windows(

@@ -3,14 +3,17 @@
 Invariants: the actor's constructor does nothing that can fail (an error there during a restart
 ends an actor for good); searches are idempotent, so one that died with the actor, or that the store
 did not answer, is asked again; a call ends within its deadline, and by nothing else, while what is
-in the way may pass; what cannot succeed is not tried again.
+in the way may pass; what cannot succeed is not tried again; an error of one call is that call's
+own, however many were sent together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.laps import RETRIEVAL, spent
 from actors.metrics import begin_recording, retriever_readings
@@ -31,8 +34,17 @@ DEADLINE_S = 120.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
 
+GATHER_S = 0.005
+"""How long a call may wait for others: a call by itself costs more than what is asked of it."""
+
 OPTIONS: dict[str, Any] = {**ACTOR_OPTIONS, "max_restarts": -1, "max_concurrency": 4000}
 """Of the actor; the engines need the cores, and the retriever takes one thread of what is left."""
+
+
+Method = Literal["search", "embed", "similarity"]
+
+Call = tuple[Method, tuple[Any, ...]]
+"""A method of a `Retriever`, and its arguments."""
 
 
 class NotLoadedError(RetrievalError):
@@ -63,17 +75,15 @@ class RetrieverActor:
             self._recording = begin_recording(self.stats, retriever_readings)
         await self._retriever.start()
 
-    async def search(self, request: SearchRequest) -> SearchPage:
-        """Return one page."""
-        return await self._ready().search(request)
+    async def answer(self, calls: Sequence[Call]) -> list[Any]:
+        """Return the outcome of each call of a `Retriever`'s methods: its answer, or its error.
 
-    async def embed(self, texts: tuple[str, ...]) -> Vectors:
-        """Return one normalized row a text."""
-        return await self._ready().embed(texts)
-
-    async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
-        """Return the cosines, shape (len(one), len(other))."""
-        return await self._ready().similarity(one, other)
+        Raises:
+            NotLoadedError: none of them can be answered.
+        """
+        retriever = self._ready()
+        made = (getattr(retriever, method)(*arguments) for method, arguments in calls)
+        return list(await asyncio.gather(*made, return_exceptions=True))
 
     async def stats(self) -> RetrieverStats:
         """Return what has been done so far, and what waits."""
@@ -105,63 +115,67 @@ class RetrieverClient:
         self._corpus = corpus
         self._deadline_s = deadline_s
         self._loading: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
 
     async def start(self, deadline_s: float = 600.0) -> None:
         """Load now rather than at the first search; raises RetrievalError."""
-        await self._call("start", self._corpus, deadline_s=deadline_s, passing=(_GoneError,))
+        await self._patiently("start", self._start, deadline_s, (_GoneError,))
 
     async def search(self, request: SearchRequest) -> SearchPage:
         """Return one page (`Retriever.search`)."""
-        page: SearchPage = await self._timed("search", request)
+        page: SearchPage = await self._call("search", request)
         return page
 
     async def embed(self, texts: tuple[str, ...]) -> Vectors:
         """Return one normalized row a text."""
-        vectors: Vectors = await self._timed("embed", texts)
+        vectors: Vectors = await self._call("embed", texts)
         return vectors
 
     async def similarity(self, one: tuple[str, ...], other: tuple[str, ...]) -> Vectors:
         """Return the cosines, shape (len(one), len(other))."""
-        cosines: Vectors = await self._timed("similarity", one, other)
+        cosines: Vectors = await self._call("similarity", one, other)
         return cosines
 
-    async def _timed(self, method: str, *arguments: Any) -> Any:
+    async def _call(self, method: Method, *arguments: Any) -> Any:
         began = time.perf_counter()
-        answer = await self._call(method, *arguments)
+        passing = (_GoneError, UnreachableError)
+        asking = partial(self._answer, (method, arguments))
+        answer = await self._patiently(method, asking, self._deadline_s, passing)
         spent(RETRIEVAL, began)
         return answer
 
-    async def _call(
+    async def _patiently(
         self,
-        method: str,
-        *arguments: Any,
-        deadline_s: float | None = None,
-        passing: tuple[type[RetrievalError], ...] = (_GoneError, UnreachableError),
+        what: str,
+        attempt: Callable[[], Awaitable[Any]],
+        seconds: float,
+        passing: tuple[type[RetrievalError], ...],
     ) -> Any:
-        """Call until it is answered, while what is in the way may pass."""
-        seconds = deadline_s or self._deadline_s
+        """Try until it succeeds, while what is in the way may pass."""
         ends = time.monotonic() + seconds
         pause = FIRST_PAUSE_S
+        reason = RetrievalError(
+            f"the retriever has not answered {what!r} for {seconds:g} s: look whether the server "
+            "of retrieval.url answers, where the run file names one, or raise walkers.retrievers"
+        )
         while True:
             try:
                 async with asyncio.timeout(max(ends - time.monotonic(), 0)):
-                    return await self._answer(method, *arguments)
+                    return await attempt()
             except TimeoutError:
-                raise RetrievalError(
-                    f"the retriever has not answered {method!r} for {seconds:g} s: look whether "
-                    "the server of retrieval.url answers, where the run file names one, or raise "
-                    "walkers.retrievers"
-                ) from None
-            except passing:
+                raise reason from None
+            except passing as error:
+                reason = error
                 if time.monotonic() + pause > ends:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    async def _answer(self, method: str, *arguments: Any) -> Any:
+    async def _answer(self, call: Call) -> Any:
         while True:
             try:
-                return await self._attempt(method, *arguments)
+                return await self._together(call)
             except NotLoadedError:
                 await self._load()
 
@@ -173,13 +187,43 @@ class RetrieverClient:
             loading.add_done_callback(_seen)
         await asyncio.shield(loading)
 
-    async def _attempt(self, method: str, *arguments: Any) -> Any:
+    async def _start(self) -> None:
+        await self._reach("start", self._corpus)
+
+    async def _together(self, call: Call) -> Any:
+        """Return the answer to a call that goes with all that are made meanwhile."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, future))
+        if len(self._waiting) == 1:
+            sending = asyncio.create_task(self._send_soon())
+            self._sending.add(sending)  # the loop itself would let go of it
+            sending.add_done_callback(self._sending.discard)
+        return await future
+
+    async def _send_soon(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        waiting, self._waiting = self._waiting, []
+        waiting = [(call, future) for call, future in waiting if not future.done()]
+        outcomes: list[Any]
+        try:
+            outcomes = await self._reach("answer", [call for call, _ in waiting])
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            outcomes = [error] * len(waiting)
+        for ((method, _), future), outcome in zip(waiting, outcomes, strict=True):
+            if future.done():
+                continue  # nobody waits any more
+            if isinstance(outcome, BaseException):
+                future.set_exception(_told(outcome, method))
+            else:
+                future.set_result(outcome)
+
+    async def _reach(self, method: str, argument: Any) -> Any:
         from ray.exceptions import RayError, RayTaskError
 
         try:
-            return await getattr(self._handle, method).remote(*arguments)
+            return await getattr(self._handle, method).remote(argument)
         except RayTaskError as error:
-            raise _unwrapped(error, method) from None
+            raise _told(getattr(error, "cause", None) or error, method) from None
         except RayError as error:
             why = f"the retriever's actor does not come back ({_first_line(error)})"
             raise _GoneError(why) from error
@@ -190,11 +234,10 @@ def _seen(loading: asyncio.Task[None]) -> None:
         loading.exception()
 
 
-def _unwrapped(error: Exception, method: str) -> DuologueError:
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, DuologueError):
-        return cause
-    return RetrievalError(f"the retriever failed in {method!r}: {_first_line(cause or error)}")
+def _told(error: BaseException, method: str) -> DuologueError:
+    if isinstance(error, DuologueError):
+        return error
+    return RetrievalError(f"the retriever failed in {method!r}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,11 +19,11 @@ import ray
 
 from actors.cast import Cast
 from actors.conversation import Conversation
+from actors.dry_run import Drawn
 from actors.engines.client import EngineClient
 from actors.engines.models import load_tokenizer
 from actors.engines.ray_replica import RayReplica
 from actors.engines.replica_actor import ReplicaActor
-from actors.rehearsal import Drawn
 from actors.retrieval.sampled import SampledTools
 from actors.seat import Client, Seat
 from actors.walker import Walker

@@ -29,9 +29,9 @@ from specs.records import Dialogue, Turn
 from tests.ray.command import Command
 from tests.unit.durable_samples import arrow_rows, indices_in, make_dialogue
 
-DIALOGUES = int(os.environ.get("DUOLOGUE_CHAOS_DIALOGUES", "24"))
+DIALOGUES = int(os.environ.get("DUOLOGUE_CHAOS_DIALOGUES", "10"))
 KILLS = int(os.environ.get("DUOLOGUE_CHAOS_KILLS", "1"))
-TURNS = int(os.environ.get("DUOLOGUE_CHAOS_TURNS", "8"))
+TURNS = int(os.environ.get("DUOLOGUE_CHAOS_TURNS", "6"))
 SEED = int(os.environ.get("DUOLOGUE_CHAOS_SEED", "0"))
 SECONDS = 1800
 """After this something hangs."""
@@ -158,7 +158,7 @@ def test_engines_and_the_driver_are_killed_and_nothing_is_lost(tmp_path: Path) -
     try:
         assert command.says("playing"), command.said
         run.children(command)
-        code = command.end()
+        code = command.end(SECONDS)
     finally:
         command.process.kill()
     assert code == 0, command.said

@@ -10,6 +10,7 @@ import pytest
 from actors.reenact import UNSURE
 from specs.parts import Folder, read_dialogues
 from tests.e2e.command import duologue
+from tests.ray.command import LONG
 
 SECONDS = 400
 
@@ -55,6 +56,7 @@ def test_two_dialogues_and_the_exact_prompts_of_one(tmp_path: Path) -> None:
         assert all(turn.text in shown.stdout for turn in dialogue.turns)
 
 
+@LONG
 def test_a_window_that_is_too_small_is_refused_before_any_dialogue(tmp_path: Path) -> None:
     made = duologue(
         "generate", "specs/runs/demo.toml", *settings(tmp_path, "engines.cpu.window=256")

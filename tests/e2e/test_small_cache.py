@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -12,12 +11,9 @@ from actors.engines.models import load_tokenizer
 from actors.engines.replica import ReplicaCore
 from specs.engine import Answer, Request, Sampling
 from specs.engine_section import EngineSection
+from tests.ray.command import LONG
 
 pytest.importorskip("vllm")
-LONG = pytest.mark.skipif(
-    not os.environ.get("DUOLOGUE_LONG"),
-    reason="takes more than a minute of a suite that has 25: run it with DUOLOGUE_LONG=1",
-)
 pytestmark = [LONG, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MOST, ASKED = 24, 36

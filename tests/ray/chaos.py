@@ -86,13 +86,19 @@ embedding = "lexical"
 
 @dataclass(frozen=True)
 class Schedule:
-    """What dies when; seconds between deaths, and how often the driver dies."""
+    """What dies when; seconds between deaths, and how often the driver dies.
+
+    Attributes:
+        logged: parts of the turn log between two deaths, at least: on a machine that is too slow
+            for the seconds nothing would ever be played.
+    """
 
     dialogues: int
     seed: int
     alive: int = 48
     actor_s: float = 3.0
     raylet_s: float = 40.0
+    logged: int = 0
     drivers: int = 5
     deadline_s: float = 1200.0
 
@@ -208,23 +214,30 @@ class Chaos:
     def _until_done(self, cluster: Cluster, driver: Driver, began: float) -> None:
         s = self.schedule
         next_actor, next_raylet = began + s.actor_s, began + s.raylet_s
+        before: set[str] = set()
         while (code := driver.process.poll()) is None:
             now = time.monotonic()
             if now - began > s.deadline_s:
                 self.outcome.wrong.append(f"not done within {s.deadline_s:g} s")
                 return
-            if now >= next_actor:
-                self._kill_actor()
-                next_actor = time.monotonic() + s.actor_s
-            if now >= next_raylet:
-                self._kill_raylet(cluster)
-                next_raylet = time.monotonic() + s.raylet_s
+            due = now >= next_actor, now >= next_raylet
+            if any(due) and len((there := self._logged()) - before) >= s.logged:
+                before = there
+                if due[0]:
+                    self._kill_actor()
+                    next_actor = time.monotonic() + s.actor_s
+                if due[1]:
+                    self._kill_raylet(cluster)
+                    next_raylet = time.monotonic() + s.raylet_s
             if self._driver_is_due():
                 driver.kill()
                 self.outcome.killed["driver"] += 1
             time.sleep(0.2)
         if code:
             self.outcome.wrong.append(f"the command ended with {code}")
+
+    def _logged(self) -> set[str]:
+        return set(self.round.child("log").names("log-"))
 
     def _driver_is_due(self) -> bool:
         """The driver's deaths are spread over the dialogues, so that each finds work undone."""

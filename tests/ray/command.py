@@ -12,12 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from specs.records import dialogue_schema
 from tests.unit.tiny_domain import write
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
 """After this a command hangs: its test fails, and its processes are ended."""
+
+LONG = pytest.mark.skipif(
+    not os.environ.get("DUOLOGUE_LONG"),
+    reason="takes more than a minute of a suite that has 25: run it with DUOLOGUE_LONG=1",
+)
 
 RUN_FILE = """\
 [run]
@@ -93,10 +100,10 @@ class Command:
         """Do what Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signal.SIGINT)
 
-    def end(self) -> int:
+    def end(self, seconds: float = SECONDS) -> int:
         """Return the exit code."""
         try:
-            _, said = self.process.communicate(timeout=SECONDS)
+            _, said = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise

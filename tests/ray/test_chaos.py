@@ -13,7 +13,14 @@ from tests.ray.chaos import Chaos, Schedule
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_whatever_dies(tmp_path: Path) -> None:
     schedule = Schedule(
-        dialogues=120, seed=3, alive=16, actor_s=2.0, raylet_s=15.0, drivers=1, deadline_s=500.0
+        dialogues=120,
+        seed=3,
+        alive=16,
+        actor_s=2.0,
+        raylet_s=15.0,
+        logged=4,
+        drivers=1,
+        deadline_s=500.0,
     )
     outcome = Chaos(tmp_path, schedule).run()
     assert not outcome.wrong, f"{outcome}\n{outcome.said}"

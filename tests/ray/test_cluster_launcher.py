@@ -14,13 +14,9 @@ import pytest
 import yaml
 
 from tests.ray import machine
-from tests.ray.command import ROOT, rows
+from tests.ray.command import LONG, ROOT, rows
 from tests.ray.head import BIN, answers, free_ports, other_ports, ray_environment
 
-LONG = pytest.mark.skipif(
-    not os.environ.get("DUOLOGUE_LONG"),
-    reason="takes more than a minute of a suite that has 25: run it with DUOLOGUE_LONG=1",
-)
 pytestmark = [LONG, pytest.mark.timeout(600)]
 
 

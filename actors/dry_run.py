@@ -1,6 +1,6 @@
-"""Dialogues rehearsed with references: the code that plays real ones, and no engine to wait for.
+"""Dry runs: dialogues played with references, by the code that plays real ones; no engine is there.
 
-What is rehearsed tells what prompts will be like and how many there will be, before any engine is
+What is said in one tells what prompts will be like and how many there will be, before any engine is
 there; what models say is another matter.
 """
 
@@ -55,7 +55,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class RehearsedSeat(Seat):
+class DrySeat(Seat):
     """A seat whose engine says references.
 
     Attributes:
@@ -67,7 +67,7 @@ class RehearsedSeat(Seat):
     said: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, info: EngineInfo, profile: Profile, tokenizer: Any) -> RehearsedSeat:
+    def of(cls, info: EngineInfo, profile: Profile, tokenizer: Any) -> DrySeat:
         """Return the seat that stands for an engine's."""
         said: list[str] = []
         return cls(References(said), info, profile, tokenizer, said=said)
