@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from actors.gathering import Gathering
 from specs.errors import DuologueError, Unavailable
 from specs.lease import Blame, Lease
 
@@ -16,6 +17,9 @@ DEADLINE_S = 900.0
 CALL_S = 180.0
 """After this a call is made again. Actors that tell nothing are ended sooner (`cluster.watch`), and
 that ends their calls; this is for calls that were lost on the way."""
+
+DONE_S = 0.25
+"""How long a dialogue that is durable may wait for others until the ledger hears of it."""
 
 PAUSES_S = (0.05, 1.0)
 """The first and the longest pause before a call is made again."""
@@ -66,6 +70,7 @@ class RayLedger:
     def __init__(self, handle: Any) -> None:
         self._handle = handle
         self._asked = 0
+        self._done: Gathering[tuple[int, int]] = Gathering(self._tell_done, DONE_S)
 
     async def lease(self, walker: str, want: int) -> Sequence[Lease] | None:
         """Return up to `want` leases; None when the walker has to renew what it holds first."""
@@ -82,7 +87,11 @@ class RayLedger:
 
     async def done(self, index: int, epoch: int) -> None:
         """Report a dialogue that is durable."""
-        await call_again(self._handle, "done", index, epoch)
+        await self._done.ask((index, epoch))
+
+    async def _tell_done(self, done: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        known: Sequence[bool] = await call_again(self._handle, "done", list(done))
+        return known
 
     async def failed(self, index: int, epoch: int, reason: str, blame: Blame) -> None:
         """Report a lease that ended without a row."""

@@ -38,6 +38,10 @@ STORE_S = 30.0
 LAG_S = 0.5
 """From one look at how late the event loop is to the next."""
 
+FEW, REFILL_S = 1 / 32, 0.1
+"""The share of the places that are too few to ask the ledger for, and how long they wait for more:
+there is one ledger, whatever the number of walkers."""
+
 _AT_LEISURE = contextlib.nullcontext()
 
 OUTAGE_PAUSES_S = (0.5, 30.0)
@@ -288,6 +292,8 @@ class Walker:
             await asyncio.wait_for(self._free.wait(), None if full else 1.0)
         except TimeoutError:
             return
+        if self._alive - len(self._playing) < FEW * self._alive:
+            await self._pause(REFILL_S)
 
     async def _pause(self, seconds: float) -> None:
         try:

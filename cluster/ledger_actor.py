@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.options import ACTOR_OPTIONS
@@ -68,9 +68,14 @@ class LedgerActor:
         """See `LedgerCore.renew`."""
         return (await self._ready()).renew(walker, leases)
 
-    async def done(self, index: int, epoch: int) -> bool:
-        """See `LedgerCore.done`."""
-        return (await self._ready()).done(index, epoch)
+    async def done(self, dialogues: Sequence[tuple[int, int]]) -> list[bool]:
+        """See `LedgerCore.done`.
+
+        Args:
+            dialogues: the index and the epoch of each.
+        """
+        core = await self._ready()
+        return [core.done(index, epoch) for index, epoch in dialogues]
 
     async def failed(self, index: int, epoch: int, reason: str, blame: Blame) -> bool:
         """See `LedgerCore.failed`."""

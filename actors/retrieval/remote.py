@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from actors.gathering import Gathering
 from actors.laps import RETRIEVAL, spent
 from actors.metrics import begin_recording, retriever_readings
 from actors.options import ACTOR_OPTIONS
@@ -115,8 +116,7 @@ class RetrieverClient:
         self._corpus = corpus
         self._deadline_s = deadline_s
         self._loading: asyncio.Task[None] | None = None
-        self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._calls: Gathering[Call] = Gathering(self._answers, GATHER_S)
 
     async def start(self, deadline_s: float = 600.0) -> None:
         """Load now rather than at the first search; raises RetrievalError."""
@@ -175,7 +175,7 @@ class RetrieverClient:
     async def _answer(self, call: Call) -> Any:
         while True:
             try:
-                return await self._together(call)
+                return await self._calls.ask(call)
             except NotLoadedError:
                 await self._load()
 
@@ -190,32 +190,12 @@ class RetrieverClient:
     async def _start(self) -> None:
         await self._reach("start", self._corpus)
 
-    async def _together(self, call: Call) -> Any:
-        """Return the answer to a call that goes with all that are made meanwhile."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, future))
-        if len(self._waiting) == 1:
-            sending = asyncio.create_task(self._send_soon())
-            self._sending.add(sending)  # the loop itself would let go of it
-            sending.add_done_callback(self._sending.discard)
-        return await future
-
-    async def _send_soon(self) -> None:
-        await asyncio.sleep(GATHER_S)
-        waiting, self._waiting = self._waiting, []
-        waiting = [(call, future) for call, future in waiting if not future.done()]
-        outcomes: list[Any]
-        try:
-            outcomes = await self._reach("answer", [call for call, _ in waiting])
-        except Exception as error:  # noqa: BLE001 - each caller gets it
-            outcomes = [error] * len(waiting)
-        for ((method, _), future), outcome in zip(waiting, outcomes, strict=True):
-            if future.done():
-                continue  # nobody waits any more
-            if isinstance(outcome, BaseException):
-                future.set_exception(_told(outcome, method))
-            else:
-                future.set_result(outcome)
+    async def _answers(self, calls: Sequence[Call]) -> list[Any]:
+        outcomes: list[Any] = await self._reach("answer", calls)
+        return [
+            _told(outcome, method) if isinstance(outcome, BaseException) else outcome
+            for (method, _), outcome in zip(calls, outcomes, strict=True)
+        ]
 
     async def _reach(self, method: str, argument: Any) -> Any:
         from ray.exceptions import RayError, RayTaskError
