@@ -143,7 +143,7 @@ async def test_a_store_out_of_reach_is_opened_once_for_all_that_wait(
 
 
 async def test_one_that_is_late_names_what_can_be_done() -> None:
-    late = SimpleNamespace(search=SimpleNamespace(remote=lambda _: asyncio.Event().wait()))
+    late = SimpleNamespace(answer=SimpleNamespace(remote=lambda _: asyncio.Event().wait()))
     client = RetrieverClient(late, Corpus.of(DOCUMENTS), deadline_s=0.01)
     with pytest.raises(RetrievalError, match=r"'search' for 0\.01 s: .*walkers\.retrievers"):
         await client.search(SearchRequest("soup"))
