@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from specs.domain import Json, SlotType, Table, Tool
 from specs.errors import DuologueError, ExpressionError, Where, nearest
 from specs.expressions import Expression, Template
+from specs.frames import DOCUMENTS
 
 ENTRY_POINTS = "duologue.tools"
 
@@ -38,7 +39,8 @@ class ToolContext:
 
     Attributes:
         tool: the name it was called by.
-        scope: a copy of the names that the domain's expressions see (memory, doc, persona, ...).
+        scope: a copy of the names that the domain's expressions see (memory, doc, persona, ...),
+            without the whole corpus.
         generator: for its draws; the same call of the same dialogue draws the same.
     """
 
@@ -114,9 +116,8 @@ def run_tool(
     elif tool.table is not None:
         result = _looked_up(tool.table, given)
     else:
-        return _call_python(
-            tool, given, ToolContext(tool.name, copy.deepcopy(dict(scope)), generator)
-        )
+        seen = {name: value for name, value in scope.items() if name != DOCUMENTS}
+        return _call_python(tool, given, ToolContext(tool.name, copy.deepcopy(seen), generator))
     try:
         return _rendered(result, {**scope, "input": given}, generator, tool.where)
     except ExpressionError as error:

@@ -312,6 +312,7 @@ class Domain:
         trait_speeches: what each trait is told and how it speaks, by its name.
         facts: what a user may have wrong.
         mishearing: how the agent says back what it has misheard (`specs.mishearing`).
+        scopes: the documents as expressions see them, by id.
     """
 
     name: str
@@ -339,6 +340,7 @@ class Domain:
     facts: tuple[Fact, ...] = ()
     mishearing: Speech = field(default_factory=Speech)
     corpus_path: Path | None = None
+    scopes: Mapping[str, Mapping[str, Json]] = field(init=False, repr=False, compare=False)
     _by_id: dict[str, Document] = field(init=False, repr=False, compare=False)
     _leaving: dict[str, tuple[Edge, ...]] = field(init=False, repr=False, compare=False)
     _draws: dict[str, Draws] = field(init=False, repr=False, compare=False)
@@ -349,6 +351,7 @@ class Domain:
         for edge in self.edges:
             leaving.setdefault(edge.from_, []).append(edge)
         object.__setattr__(self, "_by_id", {document.id: document for document in self.documents})
+        object.__setattr__(self, "scopes", {one.id: one.scope for one in self.documents})
         object.__setattr__(self, "_leaving", {name: tuple(es) for name, es in leaving.items()})
         weighed = {name: [e for e in es if e.weight > 0] for name, es in leaving.items()}
         draws = {name: (es, list(accumulate(e.weight for e in es))) for name, es in weighed.items()}

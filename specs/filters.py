@@ -13,6 +13,7 @@ from typing import Any
 
 from specs.comparisons import TESTS, Function, weigh, whole
 from specs.frames import (
+    DOCUMENTS,
     TEXT_LIMIT,
     Fault,
     Frame,
@@ -354,4 +355,27 @@ def _nth(frame: Frame, items: Any, n: Any) -> Any:
     return found[n - 1]
 
 
-FUNCTIONS: Mapping[str, Function] = {"nth": _nth, "pick": _pick, "position": _position}
+def _document(frame: Frame, id: Any) -> Any:
+    """Return the document of that id, wherever it has been found or not."""
+    found = frame.look_up(DOCUMENTS).get(text_of(id)) if id is not None else None
+    if found is None:
+        raise UndefinedFault(f"there is no document {id!r:.40}")
+    return found
+
+
+def _documents(frame: Frame, ids: Any = _NOTHING) -> list[Any]:
+    """Return the documents of these ids, in their order; without ids, all there are."""
+    if ids is not _NOTHING:
+        return [_document(frame, id_) for id_ in items_of(ids, frame)]
+    found = frame.look_up(DOCUMENTS)
+    frame.spend(len(found))
+    return list(found.values())
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "document": _document,
+    "documents": _documents,
+    "nth": _nth,
+    "pick": _pick,
+    "position": _position,
+}

@@ -19,6 +19,8 @@ NUMBER_LIMIT = 10**15
 """The greatest magnitude: whole numbers up to here survive JSON readers that know floats alone."""
 WORK_LIMIT = 500_000
 LOOP_LIMIT = 10_000
+DOCUMENTS = "documents"
+"""The name in a scope under which all documents stand, by id; `document(id)` looks there."""
 EVALUATION = 20
 """What an evaluation costs a meter beside its work, so that millions of cheap ones cost too."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from specs.corpus import capped
 from specs.domain import Document, Domain, Goal
 from specs.errors import Finding, Where
 from specs.expressions import EvaluationError
 from specs.frames import metered
-from specs.plan import NOBODY, document_scope, persona_scope
+from specs.plan import NOBODY, goal_scope
 
 WORK = 50_000_000
 """What all goals together may spend, as evaluations count it; the rest is left to the walks."""
@@ -49,9 +48,7 @@ def _reason(domain: Domain, goal: Goal, document: Document | None) -> str:
         for name, variable in domain.memory.items()
     }
     persona = domain.personas[0] if domain.personas else NOBODY
-    scope: dict[str, Any] = {"memory": {**memory, **goal.with_}, "persona": persona_scope(persona)}
-    if document is not None:
-        scope["doc"] = document_scope(document)
+    scope = goal_scope(domain, {**memory, **goal.with_}, persona, document)
     try:
         goal.text.render(scope, random.Random(0))
     except EvaluationError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from specs.domain import Domain
 from specs.errors import Finding, nearest
+from specs.frames import DOCUMENTS
 from specs.graph_reader import Outline
 from specs.paths import ITEM, Path
 from specs.scopes import PLAYED, Carried, Use, uses
@@ -75,7 +76,7 @@ class _Names:
             yield from self._carried(use, "reply", name, use.reply, self.replies, optional)
         elif root == "tools":
             yield from self._tool(use, path)
-        elif root in ("doc", "results") and not self.has_corpus:
+        elif root in ("doc", DOCUMENTS, "results") and not self.has_corpus:
             yield Finding(where, f"`{root}` is used, but the domain has no corpus", "add `corpus`")
         elif root in ("goal", "heard", "turn") and name is not None:
             yield Finding(where, f"`{root}` has nothing inside, so not {name!r} either")

@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import nodes
 
+from specs.frames import DOCUMENTS
+
 Path = tuple[str, ...]
 
 ITEM = "*"
@@ -21,7 +23,10 @@ _ONE_ITEM = frozenset({"first", "last", "max", "min"})
 _OF_LISTS = frozenset({"join", "map", "max", "min", "sum", *_SAME_ITEMS}) - {"list"}
 """Filters that go over a list's items, and fail on a text."""
 
-_FUNCTIONS_OF_LISTS = frozenset({"nth", "pick", "position"})
+_FUNCTIONS_OF_LISTS = frozenset({"documents", "nth", "pick", "position"})
+
+_OF_DOCUMENTS: Mapping[str, Path] = {"document": (DOCUMENTS, ITEM), "documents": (DOCUMENTS,)}
+"""Functions that take documents out of the corpus, and what they return."""
 
 
 @dataclass(slots=True)
@@ -75,6 +80,8 @@ class _Walk:
                 self._written(part, names, tested)
                 self.visit(part, names, tested)
         elif isinstance(node, nodes.Call):
+            if _called(node) in _OF_DOCUMENTS:
+                self._record((DOCUMENTS,))
             self._listed(
                 node.args[:1] if _called(node) in _FUNCTIONS_OF_LISTS else (), names, tested
             )
@@ -227,6 +234,8 @@ def _path(node: Any, names: Names) -> Path | None:
             return base
         key: Any = node.arg
         return (*base, ITEM if _by_number(key) else key.value)
+    if isinstance(node, nodes.Call) and _called(node) in _OF_DOCUMENTS:
+        return _OF_DOCUMENTS[_called(node)]
     if isinstance(node, nodes.Call) and _called(node) in ("nth", "pick") and node.args:
         base = _path(node.args[0], names)
         return (*base, ITEM) if base else None

@@ -15,6 +15,7 @@ from typing import Any
 
 from specs.domain import Document, Domain, Persona, Variable
 from specs.errors import ExpressionError
+from specs.frames import DOCUMENTS
 from specs.seeds import digest, generator, identity, seed
 from specs.traits import Shares, drawn
 
@@ -80,15 +81,23 @@ def make_plan(domain: Domain, source: PlanSource, index: int) -> Plan:
     if domain.goals:
         chosen = generator(walk_id, "goal").choice(domain.goals)
         memory |= chosen.with_
-        scope: dict[str, Any] = {"memory": memory, "persona": persona_scope(persona)}
-        if document is not None:
-            scope["doc"] = document_scope(document)
+        scope = goal_scope(domain, memory, persona, document)
         try:
             goal = chosen.text.render(scope, generator(walk_id, "goal text"))
         except ExpressionError as problem:
             error = str(problem)
     traits = drawn(walk_id, source.traits)
     return Plan(index, walk_id, seed(walk_id), persona, goal, document, memory, error, traits)
+
+
+def goal_scope(
+    domain: Domain, memory: Mapping[str, Any], persona: Persona, document: Document | None
+) -> dict[str, Any]:
+    """Return the names that a goal's text sees."""
+    scope: dict[str, Any] = {"memory": memory, "persona": persona_scope(persona)}
+    if document is not None:
+        scope |= {"doc": document_scope(document), DOCUMENTS: domain.scopes}
+    return scope
 
 
 def document_scope(document: Document) -> Mapping[str, Any]:

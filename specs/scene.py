@@ -29,6 +29,7 @@ from specs.domain import (
 )
 from specs.errors import DuologueError, ExpressionError
 from specs.expressions import Expression
+from specs.frames import DOCUMENTS
 from specs.plan import Plan, document_scope, persona_scope
 from specs.records import PathStep, StopReason
 from specs.seeds import later, shuffled, uniform
@@ -146,6 +147,7 @@ class Scene:
             names["result"] = self.result
         if self._document is not None:
             names["doc"] = self._document
+            names[DOCUMENTS] = self.domain.scopes
         return names
 
     def draws(self, *name: object) -> random.Random:

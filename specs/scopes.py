@@ -13,12 +13,13 @@ from specs.corpus import Need
 from specs.domain import Assignments, Case, Domain, Edge, Fact, Speech, State
 from specs.errors import Where
 from specs.expressions import Expression, Template
+from specs.frames import DOCUMENTS
 from specs.paths import ITEM
 
 Code = Expression | Template
 Slots = frozenset[str]
 
-PLANNED = frozenset({"doc", "persona", "memory"})
+PLANNED = frozenset({"doc", DOCUMENTS, "persona", "memory"})
 SYSTEM = PLANNED | {"goal"}
 PLAYED = SYSTEM | {"slots", "reply", "results", "result", "tools", "heard", "turn"}
 
@@ -240,7 +241,7 @@ def _field(path: tuple[str, ...]) -> tuple[str, ...]:
     """Return the path inside a document, up to where an item of a list is taken."""
     if path[0] == "doc":
         inside = path[1:]
-    elif path[:2] == ("results", ITEM):
+    elif path[:2] in (("results", ITEM), (DOCUMENTS, ITEM)):
         inside = path[2:]
     else:
         return ()

@@ -10,7 +10,7 @@ from specs.domain import Call, Domain
 from specs.errors import Finding, nearest
 
 ENTRY_POINTS = "duologue.tools"
-SEARCH_ARGUMENTS = ("query", "page", "limit", "min_score")
+SEARCH_ARGUMENTS = ("query", "page", "limit", "min_score", "among")
 
 
 def tool_findings(domain: Domain, has_corpus: bool) -> Iterator[Finding]:

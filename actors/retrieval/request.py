@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -31,6 +31,8 @@ class SearchRequest:
         planted: the wanted document, which stands on `plant_page` and on no other.
         hidden: a document that stands on no page.
         draws: what the draws derive from, the same for all searches of a dialogue.
+        among: the documents that are looked through; None for all. The planted one stands
+            regardless.
     """
 
     query: str | None
@@ -41,6 +43,7 @@ class SearchRequest:
     plant_page: int = 0
     hidden: str | None = None
     draws: str = ""
+    among: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.query is not None and not self.query.strip():
@@ -58,6 +61,18 @@ class SearchRequest:
     def apart(self) -> frozenset[str]:
         """The documents that the ranking of the others leaves out."""
         return frozenset(filter(None, (self.planted, self.hidden)))
+
+    def require_known(self, ids: Container[str]) -> None:
+        """Raise ToolError where it names a document that is not among these ids."""
+        if self.planted is not None and self.planted not in ids:
+            raise ToolError(f"search: the planted document {self.planted!r} is not in the corpus")
+        for id_ in sorted(self.among or ()):
+            if id_ not in ids:
+                raise ToolError(f"search: `among` names {id_!r}, which is not in the corpus")
+
+    def among_of(self, ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the ids that are looked through, in their order."""
+        return ids if self.among is None else tuple(id_ for id_ in ids if id_ in self.among)
 
     def page_of(self, others: planting.Fetch[T], planted: Callable[[str], T]) -> list[T]:
         """Return this page of a ranking.
@@ -109,6 +124,7 @@ def search_request(calling: Calling) -> SearchRequest:
     page = _number(given.pop("page", 0), "page", whole=True)
     limit = _number(given.pop("limit", LIMIT), "limit", whole=True)
     min_score = given.pop("min_score", None)
+    among = given.pop("among", None)
     if given:
         raise ToolError(f"search has no input {sorted(given)[0]!r}; it has {_INPUTS}")
     planting = calling.planting
@@ -122,6 +138,7 @@ def search_request(calling: Calling) -> SearchRequest:
         plant_page=planting.page if planting is not None else 0,
         hidden=planting.id if planting is not None and not shown else None,
         draws=calling.draws,
+        among=None if among is None else _ids(among),
     )
 
 
@@ -130,7 +147,13 @@ def call_result(page: SearchPage) -> CallResult:
     return CallResult(ids=page.ids, scores=page.scores)
 
 
-_INPUTS = "query, page, limit, min_score"
+_INPUTS = "query, page, limit, min_score, among"
+
+
+def _ids(value: Any) -> frozenset[str]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise ToolError(f"search: `among` is {repr(value)[:80]}, and must be a list of ids")
+    return frozenset(value)
 
 
 def _number(value: Any, name: str, whole: bool) -> Any:

@@ -27,7 +27,6 @@ from actors.retrieval.embedding import (
 )
 from actors.retrieval.request import SearchPage, SearchRequest
 from actors.retrieval.store import Corpus, DocumentStore, Hit, Server, UnreachableError
-from actors.tools import ToolError
 from specs.errors import DuologueError, RetrievalError
 from specs.run_file import RetrievalSection
 
@@ -77,18 +76,18 @@ class SearchCore:
 
     def page(self, request: SearchRequest) -> SearchPage:
         """Return one page of a search or of suggestions."""
-        if request.planted is not None and request.planted not in self._store:
-            raise ToolError(
-                f"search: the planted document {request.planted!r} is not in the corpus"
-            )
+        request.require_known(self._store)
         if request.query is None:
-            drawn = planting.suggestions(self._store.corpus.ids, request.apart, request.draws)
+            known = request.among_of(self._store.corpus.ids)
+            drawn = planting.suggestions(known, request.apart, request.draws)
             ids = request.page_of(drawn, str)
             return SearchPage(tuple(ids), (1.0,) * len(ids))
         vector = self.embed([request.query])[0]
 
         def others(offset: int, limit: int) -> list[Hit]:
-            return self._store.search(vector, offset, limit, request.apart, request.min_score)
+            return self._store.search(
+                vector, offset, limit, request.apart, request.min_score, request.among
+            )
 
         hits = request.page_of(others, lambda id_: Hit(id_, self._store.similarity(vector, id_)))
         return SearchPage(tuple(hit.id for hit in hits), tuple(hit.score for hit in hits))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from actors.retrieval import planting
 from actors.retrieval.request import SearchPage, SearchRequest, call_result, search_request
-from actors.tools import ToolError, run_tool
+from actors.tools import run_tool
 from specs.domain import Domain, Json
 from specs.scene import Calling, CallResult
 from specs.seeds import generator
@@ -27,15 +27,12 @@ class SampledSearch:
         self._words = Vocabulary(document.embed for document in domain.documents)
 
     def search(self, request: SearchRequest) -> SearchPage:
-        """Return one page; raises ToolError when the planted document does not exist."""
-        if request.planted is not None and request.planted not in self._known:
-            raise ToolError(
-                f"search: the planted document {request.planted!r} is not in the corpus"
-            )
+        """Return one page; raises ToolError where it names a document that does not exist."""
+        request.require_known(self._known)
         found = request.query is None or self._found(request.query)
         score = 1.0 if found else 0.0
         passes = request.query is None or request.min_score is None or score >= request.min_score
-        ids = self._ids if passes else ()
+        ids = request.among_of(self._ids) if passes else ()
         if request.query is None:
             others = planting.suggestions(ids, request.apart, request.draws)
         else:

@@ -25,7 +25,7 @@ from specs.errors import RetrievalError
 from specs.masking import Place
 
 if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
+    from qdrant_client import QdrantClient, models
 
 T = TypeVar("T")
 
@@ -133,20 +133,24 @@ class DocumentStore:
         limit: int,
         exclude: Collection[str] = (),
         min_score: float | None = None,
+        among: Collection[str] | None = None,
     ) -> list[Hit]:
         """Return the hits `offset` to `offset + limit` of the ranking without the excluded ids.
 
         Args:
             vector: the query's, of shape (size,) and length 1.
             min_score: hits below it are left out.
+            among: the ids that are looked through, each one of the corpus's; None for all.
         """
-        reach = min(offset + limit + len(exclude), len(self.corpus.ids))
+        known = len(self.corpus.ids if among is None else among)
+        reach = min(offset + limit + len(exclude), known)
         if limit < 1 or offset >= reach:
             return []
         answer = self._ask(
             lambda: self._client.query_points(
                 self._collection,
                 query=vector.tolist(),
+                query_filter=self._only(among),
                 limit=reach,
                 with_payload=False,
                 score_threshold=min_score,
@@ -156,6 +160,14 @@ class DocumentStore:
         )
         hits = [Hit(self.corpus.ids[int(point.id)], point.score) for point in answer.points]
         return [hit for hit in hits if hit.id not in exclude][offset : offset + limit]
+
+    def _only(self, among: Collection[str] | None) -> models.Filter | None:
+        from qdrant_client import models
+
+        if among is None:
+            return None
+        numbers = sorted(self._numbers[id_] for id_ in among)
+        return models.Filter(must=[models.HasIdCondition(has_id=numbers)])
 
     def similarity(self, vector: Vectors, id_: str) -> float:
         """Return the cosine of the query's vector and a document's; KeyError for an unknown id."""

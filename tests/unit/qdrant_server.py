@@ -56,6 +56,7 @@ class FakeQdrant:
                     query=body["query"]["nearest"],
                     limit=body["limit"],
                     score_threshold=body.get("score_threshold"),
+                    query_filter=models.Filter(**body["filter"]) if body.get("filter") else None,
                 )
                 return 200, json.loads(hits.model_dump_json())
         return 404, None

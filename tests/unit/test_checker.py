@@ -191,6 +191,18 @@ end: [greet]
     assert domain.documents == ()
     part = "`doc` is used, but the domain has no corpus"
     _found(tmp_path, text.replace('"Hi."', '"{{ doc.title }}"'), part)
+    part = "`documents` is used, but the domain has no corpus"
+    _found(tmp_path, text.replace('"Hi."', "\"{{ document('a').title }}\""), part)
+
+
+def test_fields_of_documents_that_are_looked_up_are_fields_of_documents(tmp_path: Path) -> None:
+    said = "\"I have lent {{ documents(memory.cart) | map(attribute='name') | join }}.\""
+    text = TEXT.replace("reference: Thank you.", f"reference: {said}")
+    assert _found(tmp_path, text, "no document has `doc.name`").severity == "error"
+    goal = "Borrow {{ document(doc.id).title }}."
+    domain, found = load_domain(write(tmp_path, TEXT.replace("Borrow {{ doc.title }}.", goal)))
+    assert [one for one in found if one.severity == "error"] == []
+    assert domain is not None
 
 
 def test_a_silent_start_may_not_be_come_back_to(tmp_path: Path) -> None:

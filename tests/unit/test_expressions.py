@@ -28,6 +28,10 @@ SCOPE: dict[str, Any] = {
     },
     "memory": {"page": 0, "items": 3, "cart": []},
     "results": [{"id": "1", "title": "Stew"}, {"id": "2", "title": "Soup"}],
+    "documents": {
+        "1": {"id": "1", "title": "Stew", "minutes": 60},
+        "2": {"id": "2", "title": "Soup", "minutes": 25},
+    },
 }
 
 
@@ -52,6 +56,13 @@ def text(source: str) -> str:
         ("position(doc.steps, 'boil')", 2),
         ("position(results, null)", 0),
         ("nth(doc.steps, 1)", "chop"),
+        ("document('1').title", "Stew"),
+        ("document(doc.id).minutes + 1", 26),
+        ("document('3').title | default('gone')", "gone"),
+        ("documents(['2', '1', '2']) | map(attribute='title') | join(' ')", "Soup Stew Soup"),
+        ("documents(results | map(attribute='id') | list) | sum(attribute='minutes')", 85),
+        ("documents() | selectattr('minutes', 'lt', 30) | map(attribute='id') | list", ["2"]),
+        ("documents(memory.cart)", []),
         ("doc.steps[1:3]", ["boil", "serve"]),
         ("doc.steps[-1] ~ '!'", "serve!"),
         ("results | map(attribute='title') | join(' and ')", "Stew and Soup"),
@@ -104,6 +115,11 @@ def test_values(source: str, expected: Any) -> None:
         "cycler",
         "pick([])",
         "nth(doc.steps, 0)",
+        "document('3')",
+        "document(null)",
+        "documents('1')",
+        "documents(['1', '3'])",
+        "documents(null)",
         "1 / 0",
         "'a' * 3",
         "doc.steps * 2",
@@ -144,6 +160,8 @@ def test_fails_when_evaluated(source: str) -> None:
         ("position(*results)", "not allowed"),
         ("doc.steps[::2]", "no step"),
         ("pick", "needs its arguments"),
+        ("documents", "needs its arguments"),
+        ("document()", "wrong arguments"),
         ("_x", "cannot be used"),
         ("9" * 400, "out of bounds"),
         ("(" * 900 + ")" * 900, "deep"),
@@ -229,6 +247,16 @@ def test_paths() -> None:
     assert ("doc", "tip") not in template.usage.written
     assert ("doc", "title") in template.usage.written
     assert Expression("position(results, doc.id)", WHERE).paths == {("results",), ("doc", "id")}
+    cart = Template(
+        "{% for p in documents(memory.cart) %}{{ p.title }}{% endfor %}{{ document(doc.id).price }}"
+        "{{ documents(memory.cart) | sum(attribute='weight') }}",
+        WHERE,
+    )
+    assert cart.paths == {("documents",), ("memory", "cart"), ("doc", "id")}
+    assert cart.usage.item_paths == {
+        ("documents", "*", name) for name in ("title", "price", "weight")
+    }
+    assert ("memory", "cart") in cart.usage.listed
 
 
 def test_pickled_and_compiled_anew() -> None:

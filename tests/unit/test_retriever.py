@@ -11,7 +11,7 @@ import pytest
 from actors.retrieval import retriever as retriever_module
 from actors.retrieval.embedding import LexicalEmbedder, Vectors
 from actors.retrieval.remote import RetrieverClient
-from actors.retrieval.request import SearchRequest, call_result, search_request
+from actors.retrieval.request import SearchPage, SearchRequest, call_result, search_request
 from actors.retrieval.retriever import LocalRetriever
 from actors.retrieval.sampled import SampledSearch, SampledTools
 from actors.retrieval.store import Corpus, DocumentStore, UnreachableError
@@ -192,6 +192,9 @@ def test_a_scenes_call_becomes_a_request() -> None:
     assert shown.hidden is None
     hidden = search_request(call(Planting("r1", 2, hidden=True), query="soup", min_score=0.2))
     assert (hidden.planted, hidden.hidden, hidden.min_score) == (None, "r1", 0.2)
+    assert shown.among is None
+    assert search_request(call(query="soup", among=["r1", "r2", "r1"])).among == {"r1", "r2"}
+    assert search_request(call(among=[])).among == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -202,12 +205,34 @@ def test_a_scenes_call_becomes_a_request() -> None:
         ({"limit": 0}, "holds none"),
         ({"limit": 2.5}, "whole number"),
         ({"min_score": "high"}, "must be a number"),
+        ({"among": "r1"}, "must be a list of ids"),
+        ({"among": [1]}, "must be a list of ids"),
         ({"pages": 1}, "no input 'pages'"),
     ],
 )
 def test_arguments_of_no_use_are_named(arguments: dict[str, Json], words: str) -> None:
     with pytest.raises(ToolError, match=words):
         search_request(call(**arguments))
+
+
+@pytest.mark.parametrize("query", ["soup", None])
+async def test_only_what_it_is_looked_for_among_is_found(
+    retriever: LocalRetriever, query: str | None
+) -> None:
+    few = frozenset({"r1", "r3", "r5"})
+    for search in (retriever.search, _sampled):
+        pages = [
+            await search(SearchRequest(query, page, 2, planted="r0", draws="x", among=few))
+            for page in range(3)
+        ]
+        found = [id_ for page in pages for id_ in page.ids]
+        assert sorted(found) == ["r0", *sorted(few)]  # the planted one stands regardless
+        with pytest.raises(ToolError, match="`among` names 'r9'"):
+            await search(SearchRequest(query, among=few | {"r9"}))
+
+
+async def _sampled(request: SearchRequest) -> SearchPage:
+    return SampledSearch(DOMAIN).search(request)
 
 
 def test_sampled_walks_call_the_domains_tools() -> None:

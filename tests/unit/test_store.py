@@ -50,6 +50,12 @@ def check_search(store: DocumentStore) -> None:
     without = store.search(soup, 0, 10, exclude={"r0", "r3"})
     assert [h.id for h in without] == [h.id for h in everything if h.id not in ("r0", "r3")]
     assert {hit.id for hit in store.search(soup, 0, 10, min_score=0.2)} == {"r0", "r1", "r3"}
+    few = {"r1", "r3", "r4"}
+    ranked = [hit.id for hit in everything if hit.id in few]
+    paged = [hit for page in range(3) for hit in store.search(soup, 2 * page, 2, among=few)]
+    assert [hit.id for hit in paged] == ranked
+    assert [hit.id for hit in store.search(soup, 0, 9, {ranked[0]}, among=few)] == ranked[1:]
+    assert store.search(soup, 0, 3, among=()) == []
     for hit in everything:
         assert store.similarity(soup, hit.id) == pytest.approx(hit.score, abs=1e-4)
 

@@ -101,7 +101,7 @@ def test_inputs_are_checked(given: dict[str, Json], words: str) -> None:
 
 
 def doubled(arguments: dict[str, Json], context: ToolContext) -> Json:
-    assert context.scope["memory"] == {"step": 1}
+    assert context.scope == {"memory": {"step": 1}}
     return {"twice": arguments["n"] * 2, "draw": context.generator.random()}
 
 
@@ -144,7 +144,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("registered")
 class TestPythonTools:
-    scope: ClassVar[dict[str, Json]] = {"memory": {"step": 1}}
+    scope: ClassVar[dict[str, Json]] = {"memory": {"step": 1}, "documents": {"a": {"id": "a"}}}
 
     def test_it_is_called_and_draws_by_its_generator(self) -> None:
         first = run(tool(name="doubled", n="integer"), self.scope, n=4)
@@ -169,7 +169,7 @@ class TestPythonTools:
         meddler = tool(name="meddling", n="integer")
         thread = await call_tool(meddler, given, self.scope, random.Random(0))
         assert thread != threading.current_thread().name
-        assert (given, self.scope) == ({"n": 1}, {"memory": {"step": 1}})
+        assert (given, self.scope["memory"]) == ({"n": 1}, {"step": 1})
 
     async def test_it_has_a_deadline(self) -> None:
         with pytest.raises(ToolError, match="has not answered"):
