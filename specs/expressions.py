@@ -239,7 +239,10 @@ _TYPES: Mapping[type[nodes.Node], str] = {
 
 _FILTER_TYPES = {
     **dict.fromkeys(("length", "count", "int"), "integer"),
-    **dict.fromkeys(("map", "selectattr", "rejectattr", "list", "split", "unique", "sort"), "list"),
+    **dict.fromkeys(
+        ("list", "map", "reject", "rejectattr", "select", "selectattr", "sort", "split", "unique"),
+        "list",
+    ),
     **dict.fromkeys(
         ("join", "lower", "upper", "title", "capitalize", "sentence", "lower_first", "trim"), "text"
     ),

@@ -111,7 +111,7 @@ def _map(frame: Frame, value: Any, *, attribute: Any, default: Any = _NOTHING) -
 def _chosen(
     frame: Frame, value: Any, attribute: Any, name: str, operands: Sequence[Any]
 ) -> list[tuple[Any, bool]]:
-    """Return, for each item, the item and whether its attribute passes the test."""
+    """Return, for each item, the item and whether it, or its attribute, passes the test."""
     if name not in TESTS:
         raise Fault(f"there is no test {name!r}")
     items = items_of(value, frame)
@@ -132,6 +132,14 @@ def _rejectattr(
     frame: Frame, value: Any, attribute: str, test: str = "truthy", *operands: Any
 ) -> list[Any]:
     return [item for item, holds in _chosen(frame, value, attribute, test, operands) if not holds]
+
+
+def _select(frame: Frame, value: Any, test: str = "truthy", *operands: Any) -> list[Any]:
+    return [item for item, holds in _chosen(frame, value, None, test, operands) if holds]
+
+
+def _reject(frame: Frame, value: Any, test: str = "truthy", *operands: Any) -> list[Any]:
+    return [item for item, holds in _chosen(frame, value, None, test, operands) if not holds]
 
 
 def _first(frame: Frame, value: Any) -> Any:
@@ -303,9 +311,11 @@ FILTERS: Mapping[str, Function] = {
     "map": _map,
     "max": _max,
     "min": _min,
+    "reject": _reject,
     "rejectattr": _rejectattr,
     "replace": _replace,
     "round": _round,
+    "select": _select,
     "selectattr": _selectattr,
     "sentence": _sentence,
     "sort": _sort,

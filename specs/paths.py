@@ -18,7 +18,7 @@ ITEM = "*"
 Names = Mapping[str, Path | None]
 """Loop variables, and the path of what each stands for, where that is known."""
 
-_SAME_ITEMS = frozenset({"list", "rejectattr", "selectattr", "sort", "unique"})
+_SAME_ITEMS = frozenset({"list", "reject", "rejectattr", "select", "selectattr", "sort", "unique"})
 _ONE_ITEM = frozenset({"first", "last", "max", "min"})
 _OF_LISTS = frozenset({"join", "map", "max", "min", "sum", *_SAME_ITEMS}) - {"list"}
 """Filters that go over a list's items, and fail on a text."""
