@@ -162,7 +162,7 @@ def test_begins_not(text: str, passes: bool) -> None:
     assert judge("begins_not", text, "Let the batter") is passes
 
 
-@pytest.mark.parametrize("name", ["recipe", "tavern", "healer"])
+@pytest.mark.parametrize("name", ["recipe", "shop", "tavern", "healer"])
 def test_no_reference_says_what_its_own_check_avoids(name: str) -> None:
     domain = open_domain(name)
     speeches = [one.speech for one in domain.intents.values()]

@@ -44,7 +44,7 @@ def with_(holds: Callable[[Turn], bool]) -> tuple[Dialogue, int]:
     )
 
 
-@pytest.mark.parametrize("domain", ["recipe", TEMPLATE])
+@pytest.mark.parametrize("domain", ["recipe", "shop", TEMPLATE])
 def test_what_the_shipped_domains_play_has_none(domain: str | Path) -> None:
     opened = open_domain(domain)
     for dialogue in rehearse(opened, 60, 0, SEED):

@@ -13,7 +13,7 @@ from specs.loader import open_domain
 from specs.routing import routing_findings
 
 
-@pytest.mark.parametrize("name", ["tavern", "healer", "recipe"])
+@pytest.mark.parametrize("name", ["tavern", "healer", "recipe", "shop"])
 @pytest.mark.parametrize("policy", ["walk", "routed", "hybrid", "single_prompt"])
 def test_what_is_shipped_can_be_played(name: str, policy: str) -> None:
     found = routing_findings(open_domain(name), policy)

@@ -57,6 +57,7 @@ def test_domains_that_can_be_said(tmp_path: Path) -> None:
     assert finding.severity == "warning"
     assert spoken_sample.unsayable(open_domain(TEMPLATE), 0, 200) == []
     assert spoken_sample.unsayable(open_domain("recipe"), 0, 200) == []
+    assert spoken_sample.unsayable(open_domain("shop"), 0, 200) == []
 
 
 def test_dialogues_whose_walk_fails_are_left_to_the_walks(tmp_path: Path) -> None:
