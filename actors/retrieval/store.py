@@ -166,8 +166,8 @@ class DocumentStore:
 
         if among is None:
             return None
-        numbers = sorted(self._numbers[id_] for id_ in among)
-        return models.Filter(must=[models.HasIdCondition(has_id=numbers)])
+        known = models.HasIdCondition(has_id=[self._numbers[id_] for id_ in sorted(among)])
+        return models.Filter(must=[known])
 
     def similarity(self, vector: Vectors, id_: str) -> float:
         """Return the cosine of the query's vector and a document's; KeyError for an unknown id."""

@@ -193,7 +193,9 @@ def test_a_scenes_call_becomes_a_request() -> None:
     hidden = search_request(call(Planting("r1", 2, hidden=True), query="soup", min_score=0.2))
     assert (hidden.planted, hidden.hidden, hidden.min_score) == (None, "r1", 0.2)
     assert shown.among is None
-    assert search_request(call(query="soup", among=["r1", "r2", "r1"])).among == {"r1", "r2"}
+    assert search_request(call(query="soup", among=["r1", "r2", "r1"])).among == frozenset(
+        {"r1", "r2"}
+    )
     assert search_request(call(among=[])).among == frozenset()
 
 
