@@ -18,7 +18,7 @@ CALL_S = 180.0
 """After this a call is made again. Actors that tell nothing are ended sooner (`cluster.watch`), and
 that ends their calls; this is for calls that were lost on the way."""
 
-DONE_S = 0.25
+DONE_S = 0.5
 """How long a dialogue that is durable may wait for others until the ledger hears of it."""
 
 PAUSES_S = (0.05, 1.0)

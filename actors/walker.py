@@ -38,7 +38,7 @@ STORE_S = 30.0
 LAG_S = 0.5
 """From one look at how late the event loop is to the next."""
 
-FEW, REFILL_S = 1 / 32, 0.1
+FEW, REFILL_S = 1 / 32, 0.5
 """The share of the places that are too few to ask the ledger for, and how long they wait for more:
 there is one ledger, whatever the number of walkers."""
 

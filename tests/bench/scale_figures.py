@@ -202,13 +202,14 @@ def projection(many: Figures, best: Figures) -> list[str]:
         for kind in ("walkers", "sinks", "retrievers"):
             low, high = (pace * one.steady.cpu_ms.get(kind, 0.0) / 1000 for one in (best, many))
             lines.append(f"  {kind}: {low:.0f} cores ({high:.0f} at the calls of the last row)")
-        ledger = pace * best.steady.cpu_ms.get("ledger", 0.0) / 1000
+        walkers = pace * best.steady.cpu_ms.get("walkers", 0.0) / 1000 / CORE
+        # A walker asks it a few times a second, however many dialogues it plays.
+        ledger = _cores(best, "ledger") * walkers / best.played.walkers
         full = "fits" if ledger < CORE else f"is full at {CORE / ledger * gpus:.0f} GPUs"
         lines.append(f"  ledger (one process): {ledger:.2f} cores, {full}")
         driver = _driver(many, best, gpus)
         full = "fits" if driver < CORE else f"is full at {CORE / driver * gpus:.0f} GPUs"
         lines.append(f"  driver (one process): {driver:.2f} cores, {full}")
-        walkers = pace * best.steady.cpu_ms.get("walkers", 0.0) / 1000 / CORE
         polls = walkers * gpus
         lines.append(
             f"  open polls: {walkers:.0f} walkers x {gpus} replicas = {polls:.0f}, each with "
