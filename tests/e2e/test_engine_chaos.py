@@ -1,11 +1,12 @@
 """Real engines are killed while they play, and so is the driver; the same command goes on.
 
 Nothing is lost: every index once, turns without a gap, what was logged is what the record says, and
-no process outlives its command. The form here is a small one;
+no process outlives its command. The form here is a small one,
 
-    DUOLOGUE_CHAOS_DIALOGUES=32 DUOLOGUE_CHAOS_KILLS=3 make test PYTEST_ARGS='-k engine_chaos -s'
+    DUOLOGUE_LONG=1 make test PYTEST_ARGS='-k engine_chaos -s'
 
-is a large one, DUOLOGUE_CHAOS_SEED draws other moments, and both print what happened.
+and with DUOLOGUE_CHAOS_DIALOGUES=32 DUOLOGUE_CHAOS_KILLS=3 a large one; DUOLOGUE_CHAOS_SEED draws
+other moments, and both print what happened.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pytest
 from actors.turn_log import read_log
 from specs.parts import Folder, read_dialogues
 from specs.records import Dialogue, Turn
-from tests.ray.command import Command
+from tests.ray.command import LONG, Command
 from tests.unit.durable_samples import arrow_rows, indices_in, make_dialogue
 
 DIALOGUES = int(os.environ.get("DUOLOGUE_CHAOS_DIALOGUES", "10"))
@@ -50,6 +51,7 @@ SETTINGS = (
 )
 
 pytestmark = [
+    LONG,
     pytest.mark.slow,
     pytest.mark.timeout(2 * SECONDS),
     pytest.mark.skipif(

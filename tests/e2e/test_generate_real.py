@@ -26,7 +26,8 @@ pytestmark = [
 
 def settings(out: Path, *more: str) -> list[str]:
     """Return the demo's settings for two short dialogues."""
-    given = (f"run.out={out}", "run.dialogues=2", "policy.max_turns=8", *more)
+    lexical = "retrieval.embedding=lexical"
+    given = (f"run.out={out}", "run.dialogues=2", "policy.max_turns=8", lexical, *more)
     return [f"--set={setting}" for setting in given]
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.ray.command import LONG, ROOT
+
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
 
 HERE = """
@@ -94,6 +95,7 @@ def _all_gone(processes: list[psutil.Process]) -> None:
     assert not [(one.pid, one.cmdline()) for one in alive]
 
 
+@LONG
 def test_an_engine_ends_with_its_command(temporary: Path) -> None:
     holder = Holder(temporary, HERE)
     try:
