@@ -103,7 +103,8 @@ class WalkerActor:
         assert self._walker is not None
         assert self._sinks is not None
         try:
-            return await self._walker.run()
+            await self._walker.run()
+            return await self.stats()
         finally:
             await self._sinks.flush()
 

@@ -65,15 +65,15 @@ class Asking:
         """
         try:
             self.answer, self.answered = ray.get(ref), True
-            return
         except RayTaskError as error:
             if isinstance(error.cause, DuologueError) and not isinstance(error.cause, Unavailable):
                 raise error.cause from None
             if not isinstance(error.cause, Unavailable):
                 raise DuologueError(f"{self.what} failed: {error.cause!r}") from error
+            self.refs.remove(ref)
         except RayError as error:
             self._died(error)
-        self.refs.remove(ref)
+            self.refs.clear()  # all of them were of the process that has died: it dies once
         self.due = time.monotonic() + PAUSE_S
 
     def look(self) -> bool:
@@ -117,7 +117,8 @@ def ask(calls: Mapping[K, Call], seconds: float, what: str) -> dict[K, Any]:
             continue
         ready, _ = ray.wait(list(refs), timeout=min(PAUSE_S, ends - now))
         for ref in ready:
-            refs[ref].take(ref)
+            if ref in refs[ref].refs:
+                refs[ref].take(ref)
     return {key: one.answer for key, one in asked.items()}
 
 

@@ -16,10 +16,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cluster.usage import Session
+from specs.errors import DuologueError
 from specs.index_set import IndexSet
 from specs.run_file import BudgetSection, RunFile
 
 STAYS = "What is finished is durable, and what was begun is in the turn log."
+
+
+class OutOfBudget(DuologueError):
+    """A budget is used up while the engines still come up; says which, and how to go on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,9 @@ SILENT_S = 120.0
 LOOK_S = 0.1
 """From one look at engines that come up to the next."""
 
+TELL_S = 2.0
+"""From one look of whoever started it to the next, while engines come up."""
+
 CLOSE_S = 60.0
 """How long sinks may take to write what they hold."""
 
@@ -100,7 +103,8 @@ class Sight:
 
     Attributes:
         progress: of the ledger; None where it did not answer.
-        engines: by engine and replica, their figures.
+        engines: by engine and replica, the figures of those that take turns.
+        all_engines: and of those that are about to leave.
         placed: for how many seconds each replica has had its place.
         wanted: replicas that each engine is to have.
         away: by part, what is wrong with it.
@@ -109,6 +113,7 @@ class Sight:
 
     progress: LedgerProgress | None
     engines: Mapping[str, Mapping[str, EngineStats]]
+    all_engines: Mapping[str, Mapping[str, EngineStats]]
     placed: Mapping[str, float]
     wanted: Mapping[str, int]
     away: Mapping[str, str]
@@ -179,8 +184,11 @@ class Crew:
             warnings=tuple(warning for part in found for warning in part.warnings),
         )
 
-    def start(self) -> LedgerProgress:
+    def start(self, look: Callable[[], None] = lambda: None) -> LedgerProgress:
         """Start everything else, and wait until dialogues can begin.
+
+        Args:
+            look: is called every other second while the engines come up; may raise.
 
         Raises:
             EngineError: when an engine does not come up.
@@ -201,7 +209,7 @@ class Crew:
             for number, retriever in enumerate(self.retrievers)
         }
         gather(starting, 0.0)  # so that they load beside the engines
-        self._await_engines()
+        self._await_engines(look)
         ask(starting, 600.0, "the retrievers")
         progress = self._open_ledger()
         self._make_walkers()
@@ -240,11 +248,15 @@ class Crew:
             what = engine.model if engine.kind != "reference" else "the domain's references"
             self.say(f"starting engine {name} ({what}, {in_words(least, most)} x)")
 
-    def _await_engines(self) -> None:
+    def _await_engines(self, look: Callable[[], None]) -> None:
         """Wait until one replica of each engine is up; those that come later are used then."""
+        looked = time.monotonic()
         while not self.fleet.ready:
             self.fleet.look()
             time.sleep(LOOK_S)
+            if time.monotonic() - looked >= TELL_S:
+                looked = time.monotonic()
+                look()
 
     def _make_walkers(self) -> None:
         parts = WalkerParts(
@@ -293,12 +305,23 @@ class Crew:
         away |= {name: found[name].outage for name in sinks if name in found and found[name].outage}
         replicas = list(self.fleet.made())
         away |= {name: found[name].away for name in replicas if name in found and found[name].away}
-        stats = {
-            name: {replica: found[replica] for replica in of if replica in found}
-            for name, of in self.fleet.up().items()
-        }
-        placed, wanted = self.fleet.placed(), self.fleet.wanted()
-        return Sight(found.get("progress"), stats, placed, wanted, away, silent)
+        return Sight(
+            progress=found.get("progress"),
+            engines={
+                name: {replica: found[replica] for replica in of if replica in found}
+                for name, of in self.fleet.up().items()
+            },
+            all_engines=_by_engine({name: found[name] for name in replicas if name in found}),
+            placed=self.fleet.placed(),
+            wanted=self.fleet.wanted(),
+            away=away,
+            silent=silent,
+        )
+
+    def engine_stats(self) -> Mapping[str, Mapping[str, EngineStats]]:
+        """Ask all replicas for their figures, and nobody else."""
+        calls = {name: handle.stats.remote for name, handle in self.fleet.made().items()}
+        return _by_engine(gather(calls, ASK_S))
 
     def end(self, name: str) -> None:
         """End the process of an actor that tells nothing any more; Ray starts it again."""
@@ -339,3 +362,10 @@ class Crew:
                     ray.kill(handle)
         for problem in problems:
             self.say(problem)
+
+
+def _by_engine(stats: Mapping[str, EngineStats]) -> dict[str, dict[str, EngineStats]]:
+    found: dict[str, dict[str, EngineStats]] = {}
+    for replica, one in stats.items():
+        found.setdefault(replica.rpartition("-")[0], {})[replica] = one
+    return found

@@ -44,7 +44,8 @@ class Seat:
         needed: the run cannot do without.
         group: the placement group; None for a replica that asks for nothing.
         since: when it came into its state.
-        placed: when it got its place.
+        placed: when it got its place; None where it has none.
+        held_s: for how long it had places before.
     """
 
     engine: str
@@ -56,6 +57,7 @@ class Seat:
     asking: Asking | None = None
     since: float = 0.0
     placed: float | None = None
+    held_s: float = 0.0
 
     @property
     def name(self) -> str:
@@ -117,7 +119,11 @@ class Fleet:
     def placed(self) -> dict[str, float]:
         """Return for how many seconds each replica has had its place."""
         now = self._clock()
-        return {s.name: now - s.placed for s in self._seats if s.placed is not None}
+        return {
+            seat.name: seat.held_s + (now - seat.placed if seat.placed is not None else 0.0)
+            for seat in self._seats
+            if seat.placed is not None or seat.held_s
+        }
 
     @property
     def ready(self) -> bool:
@@ -183,6 +189,7 @@ class Fleet:
                 raise
             self._say(f"{seat.name} does not come up, and the run goes on without it: {error}")
             self._end(seat)
+            self._unplaced(seat)
             self._enter(seat, "given up")
 
     def _deadline(self, seat: Seat) -> float:
@@ -202,12 +209,20 @@ class Fleet:
         for seat in self._seats:
             if seat.state not in ("up", "leaving") or seat.group is None:
                 continue
-            goes = bool(_nodes_of(seat.group) & self._leaving)
+            nodes = _nodes_of(seat.group)
+            goes = bool(nodes & self._leaving)
             if goes and seat.state == "up":
                 self._say(f"{seat.name}: its node is to go; its dialogues go on elsewhere")
                 self._enter(seat, "leaving")
-            elif not goes and seat.state == "leaving":
+            elif seat.state == "leaving" and not nodes:
+                self._unplaced(seat)  # the node has gone, and there is no other yet
+            elif seat.state == "leaving" and not goes:
+                seat.placed = now if seat.placed is None else seat.placed
                 self._enter(seat, "up")  # it has another node; clients ask it until it answers
+
+    def _unplaced(self, seat: Seat) -> None:
+        if seat.placed is not None:
+            seat.held_s, seat.placed = seat.held_s + self._clock() - seat.placed, None
 
     def _enter(self, seat: Seat, state: State) -> None:
         seat.state, seat.since = state, self._clock()
@@ -256,5 +271,7 @@ def _draining_nodes() -> frozenset[str]:
 
 def _nodes_of(group: Any) -> frozenset[str]:
     with contextlib.suppress(RayError, RuntimeError, ValueError, KeyError):
-        return frozenset(ray.util.placement_group_table(group)["bundles_to_node_id"].values())
+        table = ray.util.placement_group_table(group)
+        if table["state"] == "CREATED":  # else it waits for a node
+            return frozenset(table["bundles_to_node_id"].values())
     return frozenset()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from actors.foresight import Foreseen, total
 from cluster.nodes import Nodes
-from cluster.placement import shares
+from cluster.placement import places, shares
 from cluster.sizes import Sizes, sizes
 from specs.domain import SIDES, Side
 from specs.run_file import RunFile
@@ -92,7 +92,7 @@ def forecast(
         for name, sides in roles_of(run).items()
     }
     speeds = {name: engine.tokens_per_s or measured.get(name) for name, engine in engines.items()}
-    known = all(speeds.values())
+    known = all(speeds[name] for name, load in loads.items() if load.completion_tokens)
     work = {
         # Without speeds, models are taken for equally fast.
         name: dialogues * load.completion_tokens / ((known and speeds[name]) or 1.0)
@@ -102,7 +102,9 @@ def forecast(
         name: max(1, math.ceil(dialogues / engine.max_running)) for name, engine in engines.items()
     }
     found = sizes(run, shares(engines, work, useful, nodes))
-    most = {name: found.replicas[name][1] for name in engines}
+    asked = {name: (engine, found.replicas[name][1]) for name, engine in engines.items()}
+    room = places(asked, nodes)
+    most = {name: max(found.replicas[name][0], room[name]) for name in engines}
     seconds = max((work[name] / most[name] for name in engines), default=0.0) if known else None
     told = []
     for name, engine in engines.items():

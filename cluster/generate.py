@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from cluster.budget import Outcome, played_out, within
+from cluster.budget import Outcome, OutOfBudget, played_out, within
 from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, duration
 from cluster.run_folder import RunFolder
@@ -240,7 +240,16 @@ def _played(crew: Crew, folder: RunFolder, spending: Spending, reporter: Reporte
         return Outcome()
     crew.run = within(run, recovered.durable)
     began = time.monotonic()
-    done = crew.start().done
+
+    def within_budget() -> None:
+        if spent := spending.look((), {}, crew.fleet.placed()):
+            raise OutOfBudget(spent)
+
+    try:
+        done = crew.start(within_budget).done
+    except OutOfBudget as out:
+        spending.stop("budget")
+        return Outcome(spent=str(out))
     folder.check()
     reporter.say(f"playing (started in {duration(time.monotonic() - began)})")
     outcome = watch(crew, reporter, folder.check, done, spending)

@@ -19,6 +19,9 @@ from specs.errors import Finding, InputError, Where
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the launcher's file on the head."""
 
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks the head."""
+
 Resources = Mapping[str, float]
 
 
@@ -29,6 +32,7 @@ class NodeType:
     name: str
     resources: Resources
     most: int
+    head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +50,29 @@ class Nodes:
     most: int | None = None
 
     def to_come(self) -> list[Resources]:
-        """Return the nodes that may still come, the smallest of them first."""
+        """Return the nodes of which `more` may still come, the smallest of them first."""
+        there = [0] * len(self.types)
+        for node in self.there:
+            for number, kind in enumerate(self.types):
+                if kind.head == (HEAD in node) and _is(node, kind.resources):
+                    there[number] += 1
+                    break
         coming: list[Resources] = []
-        for kind in self.types:
-            there = sum(_is(node, kind.resources) for node in self.there)
-            coming += [kind.resources] * max(0, kind.most - there)
-        coming.sort(key=lambda node: (node.get("GPU", 0.0), sum(node.values())))
-        if self.most is None:
-            return coming
-        return coming[: max(0, self.most - len(self.there))]
+        for count, kind in zip(there, self.types, strict=True):
+            coming += [kind.resources] * max(0, kind.most - count)
+        return sorted(coming, key=lambda node: (node.get("GPU", 0.0), sum(node.values())))
+
+    @property
+    def more(self) -> int:
+        """How many nodes may still come."""
+        coming = len(self.to_come())
+        return coming if self.most is None else max(0, min(coming, self.most - len(self.there)))
+
+    def most_of(self, resource: str) -> float:
+        """Return how much of a resource there is, together with all that may come."""
+        now = sum(node.get(resource, 0.0) for node in self.there)
+        coming = sorted((node.get(resource, 0.0) for node in self.to_come()), reverse=True)
+        return now + sum(coming[: self.more])
 
     def largest(self, resource: str) -> float:
         """Return the most of a resource that one node has, or would have."""
@@ -112,7 +130,8 @@ def read_launcher(path: Path) -> tuple[list[NodeType], int | None]:
     for name, kind in kinds.items():
         try:
             most = 1 if name == head else int(kind.get("max_workers", workers or 0))
-            types.append(NodeType(str(name), _amounts(kind.get("resources") or {}), most))
+            resources = _amounts(kind.get("resources") or {})
+            types.append(NodeType(str(name), resources, most, head=name == head))
         except (AttributeError, TypeError, ValueError):
             what = f"available_node_types.{name} has no resources and max_workers that can be read"
             wrong.append(Finding(Where(str(path)), what))

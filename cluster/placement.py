@@ -79,18 +79,26 @@ def places(wanted: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> Cou
     Args:
         wanted: the engine and how many replicas of it, by name.
     """
-    each = [(name, bundle(engine)) for name, (engine, n) in wanted.items() for _ in range(n)]
+    # By turns, as the first of each engine is asked for before the second of any.
+    most = max((count for _, count in wanted.values()), default=0)
+    each = [
+        (name, bundle(engine))
+        for level in range(most)
+        for name, (engine, count) in wanted.items()
+        if level < count
+    ]
     each.sort(key=lambda one: (-one[1].get("GPU", 0.0), -len(one[1])))
     there = [_Node.of(node) for node in nodes.there]
-    coming = [_Node.of(node) for node in nodes.to_come()]
+    coming, more = [_Node.of(node) for node in nodes.to_come()], nodes.more
     found: Counter[str] = Counter(dict.fromkeys(wanted, 0))
     for name, asked in each:
         if not asked or any(node.take(asked) for node in there):
             found[name] += 1
             continue
-        for number, node in enumerate(coming):
+        for number, node in enumerate(coming if more else ()):
             if node.take(asked):
                 there.append(coming.pop(number))
+                more -= 1
                 found[name] += 1
                 break
     return found
@@ -207,7 +215,7 @@ def _there(asking: Mapping[str, tuple[EngineSection, int]], nodes: Nodes) -> str
     told = []
     for name in names:
         now = sum(node.get(name, 0.0) for node in nodes.there)
-        later = now + sum(node.get(name, 0.0) for node in nodes.to_come())
+        later = nodes.most_of(name)
         told.append(f"{now:g}{f' (at most {later:g})' if nodes.types else ''} {_plural(name)}")
     by_node = sorted((node.get("GPU", 0.0) for node in nodes.there), reverse=True)
     each = ", ".join(f"{gpus:g}" for gpus in by_node)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def command(run: RunFile) -> None:
     domain = open_run_domain(run)
     findings = unfit(run)
     nodes, judged_by = _nodes(run)
-    for line in _walks(run, domain):
+    played = replace(domain, max_turns=run.policy.max_turns or domain.max_turns)
+    for line in _walks(run, played):
         click.echo(line)
     foreseen = foresee_run(run, domain)
     made = forecast(run, foreseen, speeds(run), nodes, run.run.dialogues)

@@ -91,6 +91,7 @@ class Walkers:
             self._take(seat)
         while any(seat.state in ("starting", "vacant") for seat in self._seats):
             self.look(0.5)
+            self.stats()  # of those that play already, lest they be taken for silent
 
     @property
     def over(self) -> bool:

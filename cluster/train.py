@@ -253,13 +253,13 @@ def training_resources(run: RunFile, nodes: Nodes) -> Resources:
     """Return what a cluster has for training, as `resources`, from its nodes."""
     engines = [run.engines[name] for name in run.speaking_engines]
     cpus, gpus = (tuple(n.get(what, 0.0) for n in nodes.there) for what in ("CPU", "GPU"))
-    coming = nodes.to_come()
     return Resources(
         cpus=cpus,
         gpus=gpus,
-        most_cpus=sum(cpus) + sum(node.get("CPU", 0.0) for node in coming),
-        most_gpus=sum(gpus) + sum(node.get("GPU", 0.0) for node in coming),
-        engine_gpus=sum((engine.gpus or 0) * engine.most for engine in engines),
+        most_cpus=nodes.most_of("CPU"),
+        most_gpus=nodes.most_of("GPU"),
+        largest_gpus=nodes.largest("GPU"),
+        engine_gpus=sum((engine.gpus or 0) * engine.least for engine in engines),
     )
 
 

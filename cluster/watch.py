@@ -75,7 +75,7 @@ def _leave(crew: Crew, walkers: Walkers, spending: Spending, end: End) -> None:
     walkers.stop(STOP_S)
     with contextlib.suppress(DuologueError):  # of a walker that failed: it is over anyway
         walkers.look(0.0)
-    spending.look(walkers.stats(), {}, crew.fleet.placed())
+    spending.look(walkers.stats(), crew.engine_stats(), crew.fleet.placed())
 
 
 def _until_over(
@@ -98,7 +98,7 @@ def _until_over(
         looked = now
         stats = walkers.stats()
         sight = crew.look_around()
-        spent = spending.look(stats, sight.engines, sight.placed)
+        spent = spending.look(stats, sight.all_engines, sight.placed)
         if spent and not walkers.over:
             return spent
         waiting = {name: one.waits_for for name, one in walkers.names().items() if one.waits_for}

@@ -151,6 +151,7 @@ class EngineStats:
     """A replica's counters since its start, and its load now.
 
     Attributes:
+        running: candidates that it decodes; `waiting`: requests that it has not begun.
         limit: of its admission now, in candidates; 0 while it loads.
         queue_s, prefill_s, decode_s: of all answers together.
         away: why it answers no requests now, in words; empty when all is well.

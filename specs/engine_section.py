@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from specs.gpus import Gpus
 from specs.section import Replicas, Seconds, Section
 
+_RAYS = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 _SCHEMES = ("http://", "https://")
 
 
@@ -126,6 +127,16 @@ class EngineSection(Section):
         if self.kind == "openai" and not (self.url or "").lower().startswith(_SCHEMES):
             raise ValueError("an openai engine needs `url`, such as http://127.0.0.1:8000/v1")
         return self
+
+    @field_validator("resources")
+    @classmethod
+    def _custom_resources(cls, resources: dict[str, float]) -> dict[str, float]:
+        if own := sorted(_RAYS.intersection(resources)):
+            raise ValueError(
+                f"names {', '.join(own)}, which Ray has by itself: GPUs are asked for by `gpus`, "
+                "and vLLM's threads on the CPU by `cpu_cores`"
+            )
+        return resources
 
     @field_validator("replicas")
     @classmethod

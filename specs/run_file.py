@@ -151,7 +151,7 @@ class WalkersSection(Section):
     """How many processes play, and how many dialogues at once; `auto` is settled by the plan.
 
     Attributes:
-        count: walkers: as many as the expected turns a second need.
+        count: walkers: one for each thousand dialogues that keep the engines full.
         alive: dialogues that each keeps alive: together enough to keep the engines full.
         sinks: writers of the turn log and the parts.
         retrievers: document stores, each with its embedding model.

@@ -64,6 +64,7 @@ class Resources:
     gpus: tuple[float, ...] = ()
     most_cpus: float = 0.0
     most_gpus: float = 0.0
+    largest_gpus: float = 0.0
     engine_gpus: float = 0.0
 
     @property
@@ -152,6 +153,12 @@ def place_findings(section: TrainSection, resources: Resources) -> list[Finding]
             f"cluster has {there:g}: they would wait for ever"
         )
         found.append(_finding("train.workers", message, "Lower workers or gpus_per_worker."))
+    elif given.gpus > (largest := max(resources.largest_gpus, *resources.gpus, 0.0)) + ROUNDING:
+        message = (
+            f"a worker with {given.gpus:g} GPUs finds room on no node: none has more than "
+            f"{largest:g}"
+        )
+        found.append(_finding("train.gpus_per_worker", message, "Take more workers with fewer."))
     elif given.gpus and places < given.workers and not growing:
         have = ", ".join(f"{gpus:g}" for gpus in resources.gpus)
         message = (

@@ -174,7 +174,7 @@ class ReplicaCore:
         load = self._backend.stats() if self._info is not None else EngineStats()
         return replace(
             self._counts,
-            running=self.running,
+            running=self._taken,
             waiting=self._waiting,
             limit=self._admission.limit if self._info is not None else 0,
             kv_cache_use=load.kv_cache_use,

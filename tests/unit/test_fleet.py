@@ -28,6 +28,7 @@ class World:
     groups: list[Any] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     draining: set[str] = field(default_factory=set)
+    nodeless: set[str] = field(default_factory=set)
     said: list[str] = field(default_factory=list)
 
     def group(self, bundles: Any, strategy: str, name: str) -> Any:
@@ -71,7 +72,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("ray.util.remove_placement_group", remove)
     monkeypatch.setattr("ray.kill", lambda handle: made.ended.append(handle.name))
     monkeypatch.setattr(module, "_draining_nodes", lambda: frozenset(made.draining))
-    monkeypatch.setattr(module, "_nodes_of", lambda group: frozenset({f"node of {group.name}"}))
+
+    def nodes_of(group: Any) -> frozenset[str]:
+        return frozenset() if group.name in made.nodeless else frozenset({f"node of {group.name}"})
+
+    monkeypatch.setattr(module, "_nodes_of", nodes_of)
     return made
 
 
@@ -152,6 +157,8 @@ def test_one_that_is_not_needed_is_given_up_and_gives_its_place_back(world: Worl
     assert world.said == ["user-1 does not come up, and the run goes on without it: out of memory"]
     assert [group.name for group in world.living()] == ["user-0"]
     assert world.ended == ["user-1"]
+    world.now = 30.0
+    assert fleet.placed() == {"user-0": 30.0}  # the other's GPU is given back
 
 
 def test_a_replica_whose_node_is_to_go_takes_no_turns_until_it_has_another(world: World) -> None:
@@ -164,10 +171,17 @@ def test_a_replica_whose_node_is_to_go_takes_no_turns_until_it_has_another(world
     assert fleet.look()
     assert names(fleet) == ["user-0"]
     assert set(fleet.made()) == {"user-0", "user-1"}
+    world.nodeless = {"user-1"}  # it has gone
     world.draining = set()
     world.now += 60
+    assert not fleet.look()
+    world.now += 1000
+    assert fleet.placed() == {"user-0": 1120.0, "user-1": 120.0}
+    world.nodeless = set()
     assert fleet.look()
     assert names(fleet) == ["user-0", "user-1"]
+    world.now += 10
+    assert fleet.placed() == {"user-0": 1130.0, "user-1": 130.0}
 
 
 def test_close_ends_everything_once(world: World) -> None:

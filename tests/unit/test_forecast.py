@@ -50,6 +50,35 @@ def test_the_side_with_most_work_decides_how_long_it_takes() -> None:
     assert agent.cost == pytest.approx(3.0)
 
 
+def test_what_a_range_has_no_room_for_is_not_counted_on() -> None:
+    ranged = {"gpus": 1, "tokens_per_s": 100, "replicas": [1, 4]}
+    run = run_file(ranged, ranged)
+    two, eight = Nodes([{"GPU": 1.0}, {"GPU": 1.0}]), Nodes([{"GPU": 8.0}])
+    few, many = forecast(run, LOADS, {}, two, 400), forecast(run, LOADS, {}, eight, 400)
+    assert [one.replicas for one in few.engines] == [1, 1]
+    assert [one.replicas for one in many.engines] == [4, 4]
+    assert few.seconds == pytest.approx(1200)
+    assert many.seconds == pytest.approx(300)
+    assert few.sizes == many.sizes  # more may come while it plays
+
+
+def test_an_engine_of_which_nothing_is_foreseen_needs_no_speed() -> None:
+    run = run_file(
+        {"tokens_per_s": 100},
+        {"tokens_per_s": 100},
+        engines={
+            "small": {"tokens_per_s": 100},
+            "big": {"tokens_per_s": 100},
+            "manager": {"gpus": 1},
+        },
+        roles={"user": "small", "agent": "big", "manager": "manager"},
+        policy={"kind": "hybrid", "manager": "model"},
+    )
+    made = forecast(run, LOADS, {}, Nodes([{"GPU": 1.0}]), 100)
+    assert [one.name for one in made.engines] == ["small", "big", "manager"]
+    assert made.seconds == pytest.approx(300)
+
+
 def test_auto_shares_the_gpus_by_the_work() -> None:
     auto = {"gpus": 1, "replicas": "auto", "max_running": 32}
     made = forecast(run_file(auto, auto), LOADS, {}, Nodes([{"GPU": 8.0}]), 3600)

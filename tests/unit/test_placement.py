@@ -131,7 +131,7 @@ def test_roles_with_a_gpu_each_do_not_fit_one_gpu_and_hear_that_they_may_share()
 
 def test_nodes_that_may_come_count_by_their_types() -> None:
     kinds = [
-        NodeType("head", {"CPU": 16.0}, 1),
+        NodeType("head", {"CPU": 16.0}, 1, head=True),
         NodeType("user", {"CPU": 8.0, "GPU": 1.0, "user_engine": 1.0}, 2),
         NodeType("agent", {"CPU": 8.0, "GPU": 1.0, "agent_engine": 1.0}, 3),
     ]
@@ -147,6 +147,28 @@ def test_nodes_that_may_come_count_by_their_types() -> None:
     assert misfits({"user": (user, 2), "agent": (agent, 3)}, few)
     up = [*there, {"CPU": 8.0, "GPU": 1.0, "user_engine": 1.0, "node:1": 1.0}]
     assert len(Nodes(up, kinds, 6).to_come()) == 4
+
+
+def test_what_may_come_in_all_is_left_to_what_is_wanted_of_it() -> None:
+    # Each kind may use the whole number up, as Ray has it where a kind says nothing.
+    kinds = [NodeType("cpu", {"CPU": 8.0}, 10), NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 4)]
+    nodes = Nodes([{"CPU": 4.0}], kinds, 11)
+    engine = EngineSection(gpus=1)
+    assert misfits({"user": (engine, 2), "agent": (engine, 2)}, nodes) == []
+    assert misfits({"user": (engine, 2), "agent": (engine, 3)}, nodes)
+    assert nodes.most_of("GPU") == 4.0
+    assert nodes.most_of("CPU") == 84.0
+    assert misfits({"user": (engine, 2)}, Nodes([{"CPU": 4.0}], kinds, 2))  # one more
+
+
+def test_a_head_that_is_like_a_worker_is_none() -> None:
+    like = {"CPU": 8.0, "GPU": 1.0}
+    kinds = [NodeType("head", like, 1, head=True), NodeType("worker", like, 3)]
+    head = {**like, "node:__internal_head__": 1.0}
+    engine = EngineSection(gpus=1)
+    assert misfits({"user": (engine, 4)}, Nodes([head], kinds, 4)) == []
+    assert Nodes([head, like], kinds, 4).more == 2
+    assert misfits({"user": (engine, 5)}, Nodes([head], kinds, 9))
 
 
 @given(

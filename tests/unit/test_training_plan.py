@@ -73,7 +73,7 @@ def said(section: TrainSection, resources: Resources, figures: DataFigures = SOM
 LAPTOP = Resources((2.0,))
 CLUSTER = Resources((16.0, 16.0), gpus=(2.0, 2.0), engine_gpus=3.0)
 APART = Resources((32.0, 1.0), gpus=(0.0, 2.0))
-GROWING = Resources((2.0,), gpus=(1.0,), most_cpus=34.0, most_gpus=8.0)
+GROWING = Resources((2.0,), gpus=(1.0,), most_cpus=34.0, most_gpus=8.0, largest_gpus=2.0)
 
 
 def test_what_can_start_is_not_refused() -> None:
@@ -93,7 +93,16 @@ def test_what_can_start_is_not_refused() -> None:
         ({"workers": 2, "gpus_per_worker": 1}, LAPTOP, "need 2, and the cluster has 0"),
         ({"workers": 5}, CLUSTER, "need 5, and the cluster has 4"),
         ({"workers": 2}, APART, "only 1 of 2 workers find a core on the nodes where the GPUs are"),
-        ({"gpus_per_worker": 3}, CLUSTER, "only 0 of 1 workers with 3 GPUs each find room"),
+        (
+            {"gpus_per_worker": 3},
+            CLUSTER,
+            "with 3 GPUs finds room on no node: none has more than 2",
+        ),
+        (
+            {"gpus_per_worker": 4},
+            GROWING,
+            "with 4 GPUs finds room on no node: none has more than 2",
+        ),
         ({"workers": 5, "gpus_per_worker": 0.6}, CLUSTER, "only 4 of 5 workers with 0.6 GPUs"),
         ({"workers": 2, "gpus": "own"}, CLUSTER, "the engines hold 3 of 4 GPUs"),
         ({"workers": 3}, LAPTOP, "3 workers need a core each, and the cluster has 2"),
