@@ -16,6 +16,8 @@ from actors.manager import Manager
 from actors.prompts import Shot, render_shots
 from actors.seat import Seat
 from actors.spoken import Spoken
+from specs.agent_chat import agent_card, system_message
+from specs.agent_format import ChatMessage
 from specs.checks import common_of, literals, phrases_of
 from specs.domain import Domain, Edge, Fact, RoleCard, Side, Speech
 from specs.expressions import Template
@@ -68,6 +70,7 @@ class Cast:
         structured: the agent is told what to say next in free talk, not the whole workflow.
         patience: how often in a row the agent comes back to one point.
         closing: the words of what is said to take leave.
+        brief: what an agent that was trained is told first; None where it is none.
     """
 
     domain: Domain
@@ -85,6 +88,7 @@ class Cast:
     closing: tuple[tuple[str, ...], ...] = field(init=False)
     phrases: Vocabulary = field(init=False)
     common: Vocabulary = field(init=False)
+    brief: ChatMessage | None = field(init=False)
     _shots: dict[tuple[int, int, int], tuple[Shot, ...]] = field(default_factory=dict)
     _literals: dict[int, list[str]] = field(default_factory=dict)
     _returns: dict[tuple[str, int | None], Speech] = field(default_factory=dict)
@@ -97,6 +101,9 @@ class Cast:
         self.phrases = phrases_of(self.domain)
         self.common = common_of(self.domain)
         self.closing = tuple(words(phrase) for phrase in self.domain.closing)
+        self.brief = None
+        if (agent := self.seats.get("agent")) is not None and agent.adapter:
+            self.brief = ChatMessage("system", system_message(agent_card(self.domain)))
 
     @property
     def cards(self) -> dict[Side, RoleCard]:

@@ -27,10 +27,12 @@ from actors.manners import (
     taken_for,
 )
 from actors.meaning import pair_of, verdict
-from actors.prompts import Line
+from actors.prompts import Learned, Line
 from actors.recording import Progress, call_fields, make_record
 from actors.speaking import Stopped, speak
 from actors.spoken import Spoken
+from specs.agent_chat import Begun, answer_begun
+from specs.agent_format import ChatMessage
 from specs.ahead import THEN, take_both, then_of
 from specs.checks import result
 from specs.domain import Edge, Side, Speech
@@ -41,6 +43,7 @@ from specs.plan import Plan
 from specs.records import CheckResult, Dialogue, StopReason, Turn
 from specs.replay import recorded_results
 from specs.scene import CallResult, Moves, Scene
+from specs.seeds import later
 from specs.traits import ACTING, ASIDES, told
 from specs.words import words
 
@@ -74,6 +77,8 @@ class Conversation:
         self._confirmed = 0
         self.managed = 0  # tokens that the manager has written about the turn to come
         self._attempt = attempt
+        self._chat: list[list[ChatMessage]] = []  # as a trained agent knows it, by turns
+        self._begun = Begun((), "")  # what it has written before its next words
         self._logged = {turn.index: turn for turn in logged}
         self._on_turn = on_turn
         self._started = cast.now()
@@ -305,6 +310,7 @@ class Conversation:
 
     async def _spoken(self, side: Side, speech: Speech, logged: Turn | None) -> Spoken:
         if logged:
+            self.learned(side, speech)  # of which it is a part from now on
             return _as_spoken(logged)
         person = self.cast.people.get(side)
         return await (person.speak(self, side, speech) if person else speak(self, side, speech))
@@ -340,6 +346,8 @@ class Conversation:
 
     async def _said(self, turn: Turn, new: bool) -> None:
         self.turns.append(turn)
+        if self.cast.brief is not None:
+            self._learn_of(turn)
         self.said_by[turn.role].append(words(turn.text))
         self.scene.heard = turn.text
         self.scene.turn += 1
@@ -385,6 +393,28 @@ class Conversation:
             scope = self.scene.scope()
             self.systems[side] = card.system.render(scope, self.scene.draws("system", side))
         return self.systems[side]
+
+    def learned(self, side: Side, speech: Speech) -> Learned | None:
+        """Return the conversation as a trained agent knows it before it speaks; None for others."""
+        brief, scene = self.cast.brief, self.scene
+        if side == "user" or brief is None:
+            return None
+        heard = self.turns[-1] if self.turns else None
+        draws = later(self.plan.walk_id, scene.turn, "check")
+        calls = tuple(scene.calls)
+        self._begun = answer_begun(self.cast.domain, heard, speech, scene.scope(), calls, draws)
+        *earlier, last = self._chat or [[]]
+        turns = (*map(tuple, earlier), (*last, *self._begun.messages))
+        return Learned(brief, turns, self._begun.prefix)
+
+    def _learn_of(self, turn: Turn) -> None:
+        """Note a turn as a trained agent knows it."""
+        if turn.role == "user":
+            self._chat.append([ChatMessage("user", turn.text)])
+            return
+        said = ChatMessage("assistant", self._begun.prefix + turn.text)
+        self._chat = self._chat or [[]]
+        self._chat[-1] += [*self._begun.messages, said]
 
     def history(self, last: int) -> list[Line]:
         """Return what was said in the last so many turns."""

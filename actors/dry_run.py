@@ -7,7 +7,7 @@ there; what models say is another matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.prompts import Prompt
@@ -61,10 +61,12 @@ class DrySeat(Seat):
     Attributes:
         lengths: tokens of each prompt that it has encoded.
         said: its answers.
+        alone: of a conversation that a trained agent knows, only the last turn is shown.
     """
 
     lengths: list[int] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    alone: bool = False
 
     @classmethod
     def of(cls, info: EngineInfo, profile: Profile, tokenizer: Any) -> DrySeat:
@@ -74,6 +76,10 @@ class DrySeat(Seat):
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt, and note how many they are."""
+        if self.alone and prompt.learned:
+            head, *turns = prompt.learned
+            last = max((n for n, one in enumerate(turns) if one.role == "user"), default=0)
+            prompt = replace(prompt, learned=(head, *turns[last:]))
         tokens = Seat.encode(self, prompt)
         self.lengths.append(len(tokens))
         return tokens

@@ -74,7 +74,8 @@ async def measure_prompts(cast: Cast, plans: int = PLANS) -> dict[Side, PromptNe
 def _dry(seat: Seat) -> DrySeat:
     info = replace(seat.info, takes="references", window=0)
     profile = seat.profile.model_copy(update={"history": 0})
-    return DrySeat.of(info, profile, seat.tokenizer)
+    dry = DrySeat.of(info, profile, seat.tokenizer)
+    return replace(dry, adapter=seat.adapter, encoder=seat.encoder, alone=True)
 
 
 def check_windows(

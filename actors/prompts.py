@@ -1,9 +1,11 @@
-"""What a model is shown for one utterance, as a chat or as a script to be continued.
+"""What a model is shown for one utterance: a chat, a script to be continued, or what it learned.
 
 What stays the same for many turns stands first (role, few-shot examples), then the history, then
 what belongs to this turn, so that an engine's prefix cache serves the larger part of a prompt.
 In a script the slots that the model writes stand before its words: a small model that has settled
-on `query: tomato soup` mentions it. In a chat they come with the words as one JSON object.
+on `query: tomato soup` mentions it. In a chat they come with the words as one JSON object. A model
+that was trained as the agent is shown what it was trained on (`specs.agent_format`), up to its
+words: nobody tells it what to say.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from specs.agent_format import ChatMessage
 from specs.domain import Example, RoleCard, Side, Slot, Speech
 from specs.engine import Message
 from specs.engine_section import Profile
@@ -46,12 +49,27 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """A conversation as a trained agent knows it, up to the words that it is to say.
+
+    Attributes:
+        turns: each begins with what the user said, but for an opening.
+        prefix: what the agent has written of its message already: whole lines.
+    """
+
+    head: ChatMessage
+    turns: tuple[tuple[ChatMessage, ...], ...]
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """All that a prompt is made from.
 
     Attributes:
         written: the slots (agent: reply fields) that the model writes.
         repair: the names of the checks that the last candidates failed; empty at first.
+        learned: what a trained agent is shown, and nothing else; None for other models.
     """
 
     side: Side
@@ -63,14 +81,22 @@ class Ask:
     history: Sequence[Line]
     repair: tuple[str, ...] = ()
     material: str = ""
+    learned: Learned | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered prompt: messages (chat) or text (script), and how its answer is decoded."""
+    """A rendered prompt, and how its answer is decoded.
+
+    Attributes:
+        messages: of a chat; `text`: of a script.
+        learned: of a trained agent, whose message goes on behind `prefix`.
+    """
 
     messages: tuple[Message, ...] = ()
     text: str = ""
+    learned: tuple[ChatMessage, ...] = ()
+    prefix: str = ""
     stop: tuple[str, ...] = ()
     schema: str | None = None
 
@@ -78,7 +104,10 @@ class Prompt:
         """Return what the model sees, readable, before the chat template."""
         if self.text:
             return self.text
-        return "\n".join(f"[{message.role}]\n{message.content}" for message in self.messages)
+        said = [(message.role, message.content) for message in self.messages or self.learned]
+        if self.learned:
+            said.append(("assistant", self.prefix))
+        return "\n".join(f"[{role}]\n{content}" for role, content in said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +150,29 @@ def _shot(say: Template | None, example: Example) -> Shot:
     return Shot(instruction, example.slots, example.say.render(scope, draws))
 
 
+def less(
+    ask: Ask, profile: Profile, shots: tuple[Shot, ...]
+) -> tuple[Ask, tuple[Shot, ...]] | None:
+    """Return what is shown where all of it does not fit: half of what was said before, then fewer
+    examples; None where there is nothing left to leave out."""
+    if ask.learned is not None:
+        earlier = len(ask.learned.turns) - 1
+        if earlier < 1:
+            return None
+        kept = ask.learned.turns[earlier - earlier // 2 :]
+        return replace(ask, learned=replace(ask.learned, turns=kept)), shots
+    if shown := min(len(ask.history), profile.history):
+        kept_lines = ask.history[len(ask.history) - shown // 2 :] if shown > 1 else []
+        return replace(ask, history=kept_lines), shots
+    return (ask, shots[:-1]) if shots else None
+
+
 def render(ask: Ask, profile: Profile, shots: Sequence[Shot]) -> Prompt:
-    """Return the prompt of one utterance in the profile's form."""
+    """Return the prompt of one utterance, in the profile's form unless its speaker was trained."""
+    if ask.learned is not None:
+        told = ask.learned
+        said = (message for turn in told.turns for message in turn)
+        return Prompt(learned=(told.head, *said), prefix=told.prefix)
     history = list(ask.history)[-profile.history :] if profile.history else []
     if profile.form == "script":
         return _script(ask, profile, shots, history)
@@ -251,10 +301,8 @@ def clean(text: str) -> str:
 
 def complete(ask: Ask, form: str, said: str, slots: Mapping[str, Any]) -> str:
     """Return an answer in the form that the prompt asks for: the inverse of `parse`."""
-    if form == "chat":
-        if not ask.written:
-            return said
-        return _object(ask, slots, said)
+    if form != "script":
+        return _object(ask, slots, said) if ask.written else said
     if not ask.written:
         return f" {flat(said)}"
     values = [_plain(slots.get(slot.name)) for slot in ask.written]

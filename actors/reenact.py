@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from actors.cast import Cast
 from actors.conversation import Conversation
-from actors.prompts import render
+from actors.prompts import Ask, Shot, less, render
 from actors.routed import RoutedConversation
 from actors.seat import Seat
 from actors.single_prompt import SinglePrompt
@@ -92,18 +92,12 @@ def _matching(utterer: Utterer, turn: Turn) -> str:
 
 def _variants(utterer: Utterer) -> Iterator[str]:
     """Yield the prompt as it is with all, half, ... of the history, and with fewer examples."""
-    shots = utterer.conversation.cast.shots(utterer.side, utterer.speech)
-    history = utterer.ask.history
     profile = utterer.seat.profile
-    while True:
-        yield render(replace(utterer.ask, history=history), profile, shots).exact()
-        shown = min(len(history), profile.history)
-        if shown:
-            history = history[len(history) - shown // 2 :] if shown > 1 else []
-        elif shots:
-            shots = shots[:-1]
-        else:
-            return
+    shots = utterer.conversation.cast.shots(utterer.side, utterer.speech)
+    shown: tuple[Ask, tuple[Shot, ...]] | None = (utterer.ask, shots)
+    while shown is not None:
+        yield render(shown[0], profile, shown[1]).exact()
+        shown = less(shown[0], profile, shown[1])
 
 
 async def exact_prompts(
@@ -120,8 +114,10 @@ async def exact_prompts(
         structured: whether the agent of free talk was told what comes next.
     """
     silent = _Silent()
+    adapter = next((turn.adapter for turn in dialogue.turns if turn.adapter), "")
+    info = EngineInfo("", "messages", 0, 1)
     seats: dict[Side, Seat] = {
-        side: Seat(silent, EngineInfo("", "messages", 0, 1), profile)
+        side: Seat(silent, info, profile, adapter=adapter if side == "agent" else "")
         for side, profile in profiles.items()
     }
     most = len(dialogue.turns) + 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.prompts import Prompt
+from specs.chat_template import ChatEncoder
 from specs.engine import Answer, EngineInfo, Request, Sampling
 from specs.engine_section import Profile
 
@@ -39,6 +40,8 @@ class Seat:
     Attributes:
         role: whose seat it is; a role's turns of one dialogue stay with one replica.
         tokenizer: None for engines that do not take tokens.
+        adapter: that speaks, an agent's that was trained; empty for the model itself.
+        encoder: of what that adapter is shown; None where there is none, or no tokens are taken.
         executor: runs the tokenizer off the event loop.
     """
 
@@ -49,6 +52,13 @@ class Seat:
     executor: Executor | None = None
     deadline_s: float = 120.0
     role: str = ""
+    adapter: str = ""
+    encoder: ChatEncoder | None = None
+
+    @property
+    def form(self) -> str:
+        """The form of its prompts."""
+        return "learned" if self.adapter else self.profile.form
 
     def sampling(
         self, prompt: Prompt, seed: int, n: int, max_tokens: int | None = None
@@ -70,6 +80,9 @@ class Seat:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt (engines that take tokens)."""
+        if prompt.learned:
+            assert self.encoder is not None
+            return self.encoder.prompt(prompt.learned, prompt.prefix)
         assert self.tokenizer is not None
         if prompt.text:
             return list(self.tokenizer.encode(prompt.text, add_special_tokens=True))
@@ -101,5 +114,5 @@ def request(
         references=tuple(references) if takes == "references" else (),
         deadline_s=seat.deadline_s,
         priority=priority,
-        adapter=seat.info.adapter,
+        adapter=seat.adapter if seat.info.adapter else "",  # else it is the model itself
     )

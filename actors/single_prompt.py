@@ -299,7 +299,7 @@ class SinglePrompt:
                 sampling={"form": seat.profile.form, "temperature": seat.profile.temperature},
                 prompt_digest=digest(prompt.exact())[:16],
                 model=seat.info.model,
-                adapter=seat.info.adapter,
+                adapter=seat.adapter,
                 replica=answer.replica,
                 finish_reason=reason if last else "stop",
                 prompt_tokens=answer.prompt_tokens if first else 0,

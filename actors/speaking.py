@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.laps import CHECKS, PROMPT, answered, asked_again, spent
 from actors.manners import BRIEF, PLAIN, shortened
-from actors.prompts import Ask, Prompt, Unparsed, clean, complete, parse, render, sound
+from actors.prompts import Ask, Prompt, Unparsed, clean, complete, less, parse, render, sound
 from actors.seat import Seat, request
 from actors.spoken import Judged, Spoken
 from specs.checks import pending, result, run_checks, threshold, together
@@ -79,7 +79,13 @@ class Utterer:
         self.seat: Seat = conversation.cast.seats[side]
         self.settled = scene.settle(speech, side)
         self._hold(self.settled)
-        written: tuple[Slot, ...] = tuple(s for s in speech.slots.values() if s.value is None)
+        learned = conversation.learned(side, speech)
+        written: tuple[Slot, ...] = ()
+        self.unwritten = self.settled
+        if learned is None:
+            written = tuple(slot for slot in speech.slots.values() if slot.value is None)
+        else:  # it writes words alone
+            self.unwritten = scene.voiced(speech, side)[1]
         assert speech.say is not None
         self.manner = conversation.manner if side == "user" else PLAIN
         instruction = speech.say.render(scene.scope(), scene.draws("say"))
@@ -93,6 +99,7 @@ class Utterer:
             instruction=instruction,
             written=written,
             history=conversation.history(self.seat.profile.history),
+            learned=learned,
         )
         self.rejected: list[str] = []
         self.failed: list[str] = []
@@ -163,10 +170,9 @@ class Utterer:
 
     async def _fit(self) -> tuple[Prompt, Sequence[int]]:
         """Render, and leave the oldest history out until prompt and answer fit the window."""
-        shots = self.conversation.cast.shots(self.side, self.speech)
-        history = self.ask.history
+        shown = (self.ask, self.conversation.cast.shots(self.side, self.speech))
         while True:
-            ask = self.ask if history is self.ask.history else replace(self.ask, history=history)
+            ask, shots = shown
             prompt = render(ask, self.seat.profile, shots)
             if self.seat.tokenizer is None:
                 return prompt, ()
@@ -178,25 +184,22 @@ class Utterer:
             room = self.seat.info.window - self.seat.profile.max_tokens
             if not self.seat.info.window or len(tokens) <= room:
                 return prompt, tokens
-            shown = min(len(history), self.seat.profile.history)
-            if not shown and not shots:
+            fewer = less(ask, self.seat.profile, shots)
+            if fewer is None:
                 raise Stopped(
                     StopReason.OVERFLOW,
                     f"the {self.side}'s prompt has {len(tokens)} tokens, and the window of "
                     f"{self.seat.info.window} leaves room for {room}",
                 )
-            if shown:
-                history = history[len(history) - shown // 2 :] if shown > 1 else []
-            else:
-                shots = shots[:-1]
+            shown = fewer
 
     async def _judge(self, candidate: Candidate) -> Judged:
         try:
-            said, written = parse(self.ask, self.seat.profile.form, candidate.text)
+            said, written = parse(self.ask, self.seat.form, candidate.text)
         except Unparsed as problem:
             check = CheckResult(f"form: {problem}"[:80], None, False)
             return Judged(sound(candidate.text.strip()), self.settled, (check,))
-        slots = {**self.settled, **written} if written else self.settled
+        slots = {**self.settled, **written} if written else self.unwritten
         finished = candidate.finish_reason != "length"
         if self.manner.brief:
             self.references()  # tells how few words a person needs
@@ -309,7 +312,7 @@ class Utterer:
         return (text, slots) if text else None
 
     def _answers(self) -> list[str]:
-        form = self.seat.profile.form
+        form = self.seat.form
         return [complete(self.ask, form, said, slots) for said, slots in self.references(ANSWERS)]
 
     def reference(self) -> Spoken:
@@ -361,7 +364,7 @@ class Utterer:
         return {
             "seed": drawn,
             "sampling": _sampling(
-                profile.form,
+                self.seat.form,
                 profile.temperature,
                 profile.top_p,
                 profile.max_tokens,
@@ -370,7 +373,7 @@ class Utterer:
             ),
             "prompt_digest": self._shown,
             "model": self.seat.info.model,
-            "adapter": self.seat.info.adapter,
+            "adapter": self.seat.adapter,
             "replica": answer.replica,
             "prompt_tokens": answer.prompt_tokens,
             "cached_tokens": answer.cached_tokens,

@@ -30,6 +30,7 @@ from actors.retrieval.store import Corpus
 from actors.seat import Client, Seat
 from actors.sink_client import RaySinks
 from actors.walker import Walker, WalkerStats
+from specs.chat_template import ChatEncoder
 from specs.domain import SIDES, Domain, Side
 from specs.engine import EngineInfo
 from specs.plan import PlanSource
@@ -170,6 +171,10 @@ class WalkerActor:
         tokenizer = None
         if info.takes == "tokens":
             tokenizer = await asyncio.to_thread(load_tokenizer, engine.model, engine.revision)
+        adapter = (parts.run.roles.adapter or "") if role == "agent" else ""
+        encoder = None
+        if adapter and tokenizer is not None:
+            encoder = await asyncio.to_thread(ChatEncoder, tokenizer)
         client: Client = self._clients[name]
         return Seat(
             client=client if self._playing is None else Timed(client, self._playing),
@@ -179,6 +184,8 @@ class WalkerActor:
             executor=self._executor,
             deadline_s=engine.turn_deadline_s,
             role=role,
+            adapter=adapter,
+            encoder=encoder,
         )
 
 

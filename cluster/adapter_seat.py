@@ -13,21 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from specs.ahead import THEN, behind, open_ahead, take_both
-from specs.domain import Domain, Edge, Slot
-from specs.errors import DuologueError, EngineError, Unavailable
-from specs.plan import Plan
-from specs.scene import Calling, CallResult, Moves, Scene, SceneError, coerce
-from specs.seeds import later
-from specs.values import typed
-from trainer.agent_format import (
-    ChatMessage,
-    PieceKind,
-    Understanding,
-    read_call,
-    read_understanding,
-)
-from trainer.examples import (
+from specs.agent_chat import (
     SEARCH,
     UNNAMED,
     agent_card,
@@ -37,6 +23,20 @@ from trainer.examples import (
     tool_content,
     tool_message,
 )
+from specs.agent_format import (
+    ChatMessage,
+    PieceKind,
+    Understanding,
+    read_call,
+    read_understanding,
+)
+from specs.ahead import THEN, behind, open_ahead, take_both
+from specs.domain import Domain, Edge, Slot
+from specs.errors import DuologueError, EngineError, Unavailable
+from specs.plan import Plan
+from specs.scene import Calling, CallResult, Moves, Scene, SceneError, coerce
+from specs.seeds import later
+from specs.values import typed
 
 Write = Callable[[Sequence[ChatMessage], str, PieceKind], Awaitable[str]]
 """Has the adapter write a piece behind these messages and a prefix of its own message."""
@@ -246,7 +246,7 @@ class AdapterDialogue:
         return replace(calling, arguments={**calling.arguments, **given}), line
 
     def _facts(self, known: Sequence[Mapping[str, Any]], called: bool) -> list[Any]:
-        """Return what the state speaks from, its reply in place (`trainer.examples`)."""
+        """Return what the state speaks from, its reply in place (`specs.agent_chat`)."""
         scene = self.scene
         speech = self._domain.states[scene.speaking].speech
         _, scene.reply = scene.voiced(speech, "agent")

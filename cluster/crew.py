@@ -25,6 +25,7 @@ from actors.retrieval.store import Corpus
 from actors.sink import SINK_OPTIONS, Recovered, SinkActor, SinkLimits
 from actors.walker_actor import WalkerParts
 from cluster.address import check_address
+from cluster.agent_adapter import carried
 from cluster.asking import ask, ask_one, gather
 from cluster.fleet import Fleet, replica_actor
 from cluster.ledger import Caps
@@ -228,7 +229,7 @@ class Crew:
         section = self.run.engines[engine]
         cores = section.cpu_cores or self._cores_each()
         config = section.model_copy(update={"cpu_cores": cores})
-        return replica_actor(config, f"{engine}-{number}", group)
+        return replica_actor(config, f"{engine}-{number}", group, carried(self.run, engine))
 
     def _cores_each(self) -> int:
         """Return the cores of each engine without a GPU: 0 (all) where there is only one."""

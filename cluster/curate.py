@@ -15,20 +15,20 @@ import click
 from cluster.made import DomainPlace, Made, read_made
 from cluster.rating import judge_findings, rater
 from cluster.run_folder import RunFolder
+from specs.agent_chat import agent_card, replayed_messages
+from specs.agent_format import ChatMessage
 from specs.domain import Domain
 from specs.errors import DuologueError, Finding, InputError
 from specs.parts import Folder
 from specs.records import Dialogue
 from specs.replay import ReplayError, source_of
 from specs.run_file import CurateSection, RunFile
-from trainer.agent_format import ChatMessage
 from trainer.consistency import follow, inconsistencies
 from trainer.curated import Curated, Task, existing, state
 from trainer.curation import curate as curate_round
 from trainer.curation import setting_findings
 from trainer.diversity import CorpusMeasures
 from trainer.duplicates import NearDuplicates
-from trainer.examples import agent_card, replayed_messages
 from trainer.likeness import SubgoalGauge
 from trainer.measured import Instruments
 from trainer.measures import NAMES, measure

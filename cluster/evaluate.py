@@ -32,14 +32,14 @@ from cluster.progress import PLAIN_EVERY_S, duration
 from cluster.rating import ask_judge
 from cluster.run_folder import RunFolder
 from cluster.single_engine import started
+from specs.agent_format import ChatMessage
+from specs.chat_template import ChatEncoder
 from specs.engine_section import EngineSection
 from specs.errors import Unavailable
 from specs.parts import Folder
 from specs.run_file import RunFile
-from trainer.agent_format import ChatMessage
 from trainer.baselines import Habits, guesses
 from trainer.bootstrap import Resamples
-from trainer.chat_template import ChatEncoder
 from trainer.comparison import comparison, results, uneven
 from trainer.evaluation import (
     Limits,

@@ -11,6 +11,7 @@ from actors.engines.models import resolve_model
 from cluster.held_out import leaks
 from cluster.run_folder import RunFolder
 from cluster.train import base_model
+from specs.agent_format import learned, read_understanding
 from specs.engine_section import EngineSection
 from specs.errors import EngineError, Finding, InputError, Where, nearest
 from specs.parts import Folder
@@ -18,7 +19,6 @@ from specs.records import dump_json
 from specs.run_file import EvaluateSection, RunFile
 from specs.seeds import digest
 from trainer.adapter import MANIFEST, check_adapter, load_manifest
-from trainer.agent_format import learned, read_understanding
 from trainer.chat_file import ChatFile, file_digest, twice
 from trainer.evaluation import ChatDialogue, chosen
 from trainer.scoring import Card

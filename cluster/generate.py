@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from cluster.agent_adapter import with_adapter
 from cluster.budget import Outcome, OutOfBudget, played_out, within
 from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, duration
@@ -62,6 +63,7 @@ def generate(run: RunFile, fresh: bool, retry: bool = False) -> Made:
     reporter = Reporter()
     if wrong := unfit(run):  # said before hours of playing, not behind them
         raise InputError(wrong)
+    run = with_adapter(run)
     domain = open_run_domain(run)
     folder = RunFolder(run.run.out, run.run.name)
     _sigterm_as_interrupt()

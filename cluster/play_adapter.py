@@ -14,20 +14,21 @@ import click
 from actors.caller import ToolCaller
 from actors.engines.models import load_tokenizer
 from cluster.adapter_seat import AdapterDialogue, Said
+from cluster.agent_adapter import adapter_folder
 from cluster.evaluation_plan import digest_of, serving_engine, serving_name
 from cluster.person import Noted, Quit, read_line
 from cluster.play import NAME, for_one, line_editing, open_played, retriever
 from cluster.show import plain
 from cluster.single_engine import started
+from specs.agent_format import ChatMessage, PieceKind
+from specs.chat_template import ChatEncoder
 from specs.domain import Domain
 from specs.engine import Request
 from specs.engine_section import EngineSection
-from specs.errors import DuologueError, Finding, InputError, Unavailable, Where
+from specs.errors import DuologueError, InputError, Unavailable
 from specs.plan import PlanSource, make_plan
 from specs.run_file import RunFile, TokenLimits
-from trainer.adapter import MANIFEST, check_adapter, load_manifest
-from trainer.agent_format import ChatMessage, PieceKind
-from trainer.chat_template import ChatEncoder
+from trainer.adapter import check_adapter, load_manifest
 from trainer.evaluation import Ask, Prompts, greedy
 
 HELP = """\
@@ -64,19 +65,6 @@ def play_adapter(
         asyncio.run(_play(run, engine, domain, folder, index))
     except Quit:
         click.echo("(you left)")
-
-
-def adapter_folder(place: str) -> Path:
-    """Return an adapter's folder, given it or the folder of its run.
-
-    Raises:
-        InputError: when neither holds an adapter.
-    """
-    for folder in (Path(place), Path(place) / "round-0" / "adapter"):
-        if (folder / MANIFEST).is_file():
-            return folder.resolve()
-    hint = "Name an adapter's folder, such as runs/NAME/round-0/adapter, or its run's folder."
-    raise InputError([Finding(Where(place), f"holds no adapter: no {MANIFEST}", hint)])
 
 
 @dataclass(slots=True)

@@ -114,8 +114,10 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     shares = run_file.get("users", {}).get("traits", {})
     said.update((f"users.traits.{name}", shares.get(name, 0.0)) for name in TRAITS)
     roles = run_file.get("roles", {})
-    said.update(_leaves("roles", roles))
-    for name in dict.fromkeys(one for one in roles.values() if one):
+    said.update(_leaves("roles", {role: roles.get(role) for role in ("adapter", *roles)}))
+    said["roles.adapter's training"] = content.get("adapter", "")
+    engines = (name for role, name in roles.items() if role != "adapter" and name)
+    for name in dict.fromkeys(engines):
         said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
     retrieval = run_file.get("retrieval", {})
     said.update(_leaves("retrieval", {k: retrieval[k] for k in retrieval if k not in _SERVER}))

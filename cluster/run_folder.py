@@ -29,6 +29,7 @@ from specs.masking import without_secrets
 from specs.parts import SUFFIX, Folder, clear_temporaries, storage_error
 from specs.records import SCHEMA_VERSION
 from specs.run_file import RunFile, resolved
+from trainer.adapter import load_manifest
 
 MANIFEST = "run.json"
 FORMAT = "duologue-run"
@@ -306,6 +307,7 @@ class RunFolder:
             "domain": {"name": domain.name, "digest": domain.digest},
             "seed": run.run.seed,
             "run_file": without_secrets(resolved(run)),
+            "adapter": _trained(run),
             "versions": _versions(),
         }
 
@@ -398,3 +400,10 @@ def _differences(old: Any, new: Any, key: str = "") -> list[Change]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _trained(run: RunFile) -> str:
+    """Return the digest of what the agent's adapter was trained on and how; empty without one."""
+    if run.roles.adapter is None:
+        return ""
+    return str(load_manifest(Path(run.roles.adapter)).get("training", ""))

@@ -26,6 +26,7 @@ from actors.engines.models import load_tokenizer, resolve_model
 from cluster.nodes import Nodes, nodes_of
 from cluster.progress import duration
 from cluster.run_folder import RunFolder
+from specs.chat_template import ChatEncoder
 from specs.errors import DuologueError, EngineError, Finding, InputError, Where
 from specs.parts import Folder
 from specs.records import dump_json
@@ -34,7 +35,6 @@ from specs.seeds import digest
 from trainer.adapter import MANIFEST, check_adapter, free_bytes, publish, published
 from trainer.board import BOARD, board, board_findings
 from trainer.chat_file import ChatFile
-from trainer.chat_template import ChatEncoder
 from trainer.data import Examples, drawn, encode
 from trainer.loop import Fitted
 from trainer.training import (

@@ -320,7 +320,7 @@ def log_schema() -> pa.Schema:
 def curated_schema() -> pa.Schema:
     """Return the schema of `curated/{train,validation,test}.parquet`, one row a dialogue.
 
-    `messages` are those of `trainer.agent_format`; `train` says whether loss falls on one. The
+    `messages` are those of `specs.agent_format`; `train` says whether loss falls on one. The
     files' metadata holds `duologue.agent` (JSON: the intents, their slots' types, the tools).
     """
     import pyarrow as pa
@@ -367,7 +367,7 @@ def preference_schema() -> pa.Schema:
     """Return the schema of `curated/preference.parquet`: one row a rejected candidate.
 
     `prompt` are the messages before; `chosen` and `rejected` are what the agent wrote next, and
-    what it might have written (`trainer.agent_format`).
+    what it might have written (`specs.agent_format`).
     """
     import pyarrow as pa
 

@@ -140,11 +140,17 @@ class UsersSection(Section):
 
 
 class RolesSection(Section):
-    """Which engine plays which role; the manager only where `policy.manager` is a model."""
+    """Which engine plays which role; the manager only where `policy.manager` is a model.
+
+    Attributes:
+        adapter: a trained agent that plays the agent on its engine, shown what it was trained on
+            and not told what to say: the folder of the adapter, or of the run that trained it.
+    """
 
     user: str
     agent: str
     manager: str | None = None
+    adapter: Place | None = None
 
 
 class WalkersSection(Section):
@@ -356,7 +362,7 @@ class TrainSection(Section):
 
 
 class TokenLimits(Section):
-    """The most tokens of each piece that the agent writes (`trainer.agent_format`)."""
+    """The most tokens of each piece that the agent writes (`specs.agent_format`)."""
 
     understanding: Annotated[int, Field(ge=8)] = 96
     call: Annotated[int, Field(ge=8)] = 96
@@ -469,10 +475,25 @@ class RunFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _adapters_speak_turn_by_turn(self) -> RunFile:
+        if self.roles.adapter is None:
+            return self
+        if self.policy.kind == "single_prompt":
+            raise ValueError(
+                "roles.adapter plays turn by turn: leave it out, or change policy.kind"
+            )
+        if self.engines[self.roles.agent].kind == "openai":
+            raise ValueError(
+                f"roles.adapter is shown tokens, which the endpoint {self.roles.agent!r} does not "
+                "take: give the agent an engine of kind vllm"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _agent_sees_the_workflow(self) -> RunFile:
         engine = self.engines[self.roles.agent]
         told = self.policy.kind == "routed" and self.policy.workflow == "unstructured"
-        if not told or engine.kind == "reference":
+        if not told or engine.kind == "reference" or self.roles.adapter is not None:
             return self
         missing = []
         if engine.profile.form == "script" and not engine.profile.persona:

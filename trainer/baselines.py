@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from trainer.agent_format import Understanding, learned, read_understanding
+from specs.agent_format import Understanding, learned, read_understanding
 from trainer.evaluation import ChatDialogue, Prediction, predicted, tasks
 
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from specs.agent_format import ChatMessage, ChatRole
 from specs.errors import Finding, InputError, Where
 from specs.parts import Folder, check_file
 from specs.records import curated_schema, dump_json
-from trainer.agent_format import ChatMessage, ChatRole
 from trainer.evaluation import ChatDialogue
 from trainer.scoring import Card
 

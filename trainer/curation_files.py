@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from specs.agent_format import ChatMessage
 from specs.parts import SUFFIX, Folder, part_names
 from specs.records import (
     SCHEMA_VERSION,
@@ -25,7 +26,6 @@ from specs.records import (
     quality_schema,
 )
 from specs.row_writer import RowWriter
-from trainer.agent_format import ChatMessage
 from trainer.curated import FORMAT, SUMMARY, Curated, sizes
 from trainer.filters import Mask, Table
 from trainer.frontier import frontier, means

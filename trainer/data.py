@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from specs.agent_format import ChatMessage
+from specs.chat_template import ChatEncoder, Encoded, truncate
 from specs.run_file import TrainSection
 from specs.seeds import uniform
-from trainer.agent_format import ChatMessage
-from trainer.chat_template import ChatEncoder, Encoded, truncate
 from trainer.packing import (
     Batch,
     collate_packed,

@@ -14,16 +14,16 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from specs.engine import Answer, Request, Sampling
-from specs.errors import Unavailable
-from specs.seeds import digest
-from trainer.agent_format import (
+from specs.agent_format import (
     ChatMessage,
     Piece,
     PieceKind,
     learned,
 )
-from trainer.chat_template import OPENING
+from specs.chat_template import OPENING
+from specs.engine import Answer, Request, Sampling
+from specs.errors import Unavailable
+from specs.seeds import digest
 
 Ask = Callable[[Request, str], Awaitable[Answer]]
 """Answers a request of a dialogue (`actors.engines.client.EngineClient.ask`)."""
@@ -38,7 +38,7 @@ EXAMPLES_NOTE = (
 
 
 class Encoder(Protocol):
-    """What is used of `trainer.chat_template.ChatEncoder`."""
+    """What is used of `specs.chat_template.ChatEncoder`."""
 
     def prompt(self, messages: Sequence[ChatMessage], prefix: str = "") -> list[int]:
         """Return the token ids before the agent writes on behind `prefix`."""

@@ -3,7 +3,7 @@
 All three forms use only what their trainers are sure to take: an optional system message, then user
 and assistant in turn, the user first. So results and facts (the role `tool` here) become a user's
 message that begins with `RESULTS`, and a dialogue that the agent opens begins with the user's
-message `OPENING`, as in `trainer.chat_template` for templates that want it so.
+message `OPENING`, as in `specs.chat_template` for templates that want it so.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from specs.chat_template import OPENING, RESULTS
 from specs.records import dump_json
-from trainer.chat_template import OPENING, RESULTS
 
 Form: TypeAlias = Literal["trl", "sharegpt", "openai"]
 FORMS: tuple[Form, ...] = ("trl", "sharegpt", "openai")

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+from specs.agent_format import ChatMessage, pieces, read_understanding
 from specs.domain import SlotType
 from specs.seeds import digest
-from trainer.agent_format import ChatMessage, pieces, read_understanding
 from trainer.evaluation import ChatDialogue, Encoder, split_turns, with_examples
 from trainer.scoring import Card
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from specs.agent_format import ChatMessage, pieces
 from specs.engine import Message
-from trainer.agent_format import ChatMessage, pieces
 
 RATINGS = (1, 2, 3, 4, 5)
 

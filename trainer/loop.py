@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from specs.chat_template import IGNORED
 from specs.run_file import TrainSection
-from trainer.chat_template import IGNORED
 from trainer.data import Course, Examples, Layout, Passes, validation_passes
 from trainer.packing import Batch, keeps_apart, narrowed, narrows
 

@@ -26,7 +26,7 @@ from trainer.scoring import Card, correct, groundedness, material
 from trainer.vectors import Embed
 
 if TYPE_CHECKING:
-    from trainer.agent_format import ChatMessage
+    from specs.agent_format import ChatMessage
 
 Rate = Callable[[str, "Sequence[ChatMessage]", str], Awaitable[float | None]]
 """Rates an answer: an id, the messages before it, its text; None where the judge gave none."""

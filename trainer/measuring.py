@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from specs.agent_format import ChatMessage
 from specs.errors import DuologueError
 from specs.parts import TEMPORARY, Folder, read_batches
 from specs.records import (
@@ -26,7 +27,6 @@ from specs.records import (
 )
 from specs.row_writer import RowWriter
 from specs.run_file import Filter
-from trainer.agent_format import ChatMessage
 from trainer.duplicates import sketch
 from trainer.filters import Facts, never_kept
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from trainer.chat_template import IGNORED, Encoded
+from specs.chat_template import IGNORED, Encoded
 
 GROUP = 50
 """Batches that are sorted by length together: enough to fill them evenly, few enough to mix."""

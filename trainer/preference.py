@@ -2,7 +2,7 @@
 
 Only the agent's turns count (the trained agent never writes the user's), and of them only those
 whose chosen words are the model's own: a reference beats a candidate by its author, not by its
-worth. Pairs stand in the format of `trainer.agent_format`: where an understanding stands before the
+worth. Pairs stand in the format of `specs.agent_format`: where an understanding stands before the
 answer in one message, both sides of the pair begin with it.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trainer.agent_format import ChatMessage, pieces
+from specs.agent_format import ChatMessage, pieces
 from trainer.measures import OWN
 
 

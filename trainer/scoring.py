@@ -14,11 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from specs.domain import SlotType
-from specs.records import dump_json
-from specs.values import kind_of, typed
-from specs.words import content_words, is_number, normalize, number_forms, vocabulary, words
-from trainer.agent_format import (
+from specs.agent_format import (
     ChatMessage,
     PieceKind,
     Understanding,
@@ -26,6 +22,10 @@ from trainer.agent_format import (
     read_call,
     read_understanding,
 )
+from specs.domain import SlotType
+from specs.records import dump_json
+from specs.values import kind_of, typed
+from specs.words import content_words, is_number, normalize, number_forms, vocabulary, words
 
 UNPARSED = "(unparsed)"
 UNKNOWN = "(unknown)"

@@ -15,14 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from specs.agent_chat import system_message
+from specs.agent_format import ChatMessage, Understanding
 from specs.errors import Finding, InputError, Where
 from specs.parts import SUFFIX, Folder, write_part
 from specs.records import SCHEMA_VERSION, curated_schema, dump_json
 from specs.seeds import digest
 from specs.star.files import Talk
-from trainer.agent_format import ChatMessage, Understanding
 from trainer.chat_file import CARD
-from trainer.examples import system_message
 
 SHARES = {"test": 0.1, "validation": 0.05}
 DESCRIPTION = "An assistant. The intent is what the assistant does next."
@@ -39,7 +39,7 @@ def side(talk: str) -> str:
 
 
 def card(actions: Sequence[str], task: str = "") -> dict[str, Any]:
-    """Return the agent's card of some actions, in the form of `trainer.examples.agent_card`."""
+    """Return the agent's card of some actions, in the form of `specs.agent_chat.agent_card`."""
     about = f"{DESCRIPTION} Task: {task.replace('_', ' ')}." if task else DESCRIPTION
     intents: dict[str, Any] = {name: {"description": "", "slots": {}} for name in actions}
     return {"domain": "star", "description": about, "intents": intents, "tools": {}}

@@ -24,9 +24,9 @@ import pytest
 import torch
 
 from actors.engines.models import resolve_model
+from specs.chat_template import IGNORED
 from specs.run_file import TrainSection
 from trainer import weights
-from trainer.chat_template import IGNORED
 from trainer.data import Course, Examples, Layout, Passes
 from trainer.loop import Place, Row, fit
 from trainer.packing import narrowed

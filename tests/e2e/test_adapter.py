@@ -11,6 +11,8 @@ import pytest
 from actors.engines.backends import make_backend
 from actors.engines.models import load_tokenizer, resolve_model
 from actors.engines.vllm_engine import VllmBackend
+from specs.agent_format import ChatMessage
+from specs.chat_template import ChatEncoder
 from specs.engine import Answer, Request, Sampling
 from specs.engine_section import EngineSection
 from specs.parts import Folder
@@ -18,8 +20,6 @@ from specs.run_file import TrainSection
 from tests.unit.tiny_model import chat
 from trainer import weights
 from trainer.adapter import check_adapter, publish
-from trainer.agent_format import ChatMessage
-from trainer.chat_template import ChatEncoder
 from trainer.data import encode
 from trainer.loop import Place, fit
 from trainer.training import PATIENT, seed

@@ -16,6 +16,8 @@ from cluster.cli import main
 from cluster.person import Noted
 from cluster.play_adapter import Talk, Writer
 from cluster.rehearsal import rehearse
+from specs.agent_chat import agent_messages
+from specs.agent_format import ChatMessage, PieceKind, pieces
 from specs.domain import Domain
 from specs.engine import Answer, Failure, Request
 from specs.errors import DuologueError, Unavailable
@@ -25,8 +27,6 @@ from specs.records import Dialogue
 from specs.replay import recorded_results
 from specs.scene import Calling, CallResult, Scene
 from tests.unit.tiny_domain import changed, tiny
-from trainer.agent_format import ChatMessage, PieceKind, pieces
-from trainer.examples import agent_messages
 
 SOURCE = PlanSource(0)
 

@@ -14,6 +14,7 @@ from actors.manners import cuts
 from actors.policies import CONVERSATIONS
 from actors.reenact import exact_prompts
 from cluster.rehearsal import rehearse
+from specs.agent_chat import agent_card, agent_messages
 from specs.ahead import behind, open_ahead, then_of
 from specs.loader import open_domain
 from specs.plan import PlanSource, make_plan
@@ -27,7 +28,6 @@ from tests.unit.scripted import make_cast
 from tests.unit.test_routed import PROFILE, Talk
 from tests.unit.tiny_domain import tiny
 from trainer.consistency import follow, inconsistencies
-from trainer.examples import agent_card, agent_messages
 from trainer.scoring import Card, heard
 
 ALL = (("two_intents", 1.0),)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specs.agent_format import ChatMessage, ChatRole, pieces
+from specs.chat_template import IGNORED, PLAIN_TEMPLATE, ChatEncoder, truncate
 from specs.errors import InputError
-from trainer.agent_format import ChatMessage, ChatRole, pieces
-from trainer.chat_template import IGNORED, PLAIN_TEMPLATE, ChatEncoder, truncate
-from trainer.segments import marks_of
+from specs.segments import marks_of
 
 ROLES = get_args(ChatRole)
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from specs.agent_format import ChatMessage
 from specs.errors import DuologueError, InputError
 from specs.parts import Folder, read_rows, write_part
 from specs.records import Dialogue, StopReason, curated_schema, dialogue_schema, quality_schema
 from specs.run_file import CurateSection, Filter, RunFile, validate
 from tests.unit.durable_samples import arrow_rows, faulty_folder, make_dialogue
-from trainer.agent_format import ChatMessage
 from trainer.curated import Curated, NothingKept, Task, existing, further
 from trainer.curation import curate
 from trainer.duplicates import Sketch

@@ -22,6 +22,8 @@ from cluster.evaluate import Evaluated, evaluate
 from cluster.generate import Made
 from cluster.held_out import identity
 from cluster.rehearsal import rehearse
+from specs.agent_chat import agent_card, agent_messages
+from specs.agent_format import ChatMessage
 from specs.engine import Answer, Candidate, EngineInfo, Failure, Request
 from specs.engine_section import EngineSection
 from specs.errors import EngineError, InputError, Unavailable
@@ -30,11 +32,9 @@ from specs.plan import PlanSource
 from specs.records import SCHEMA_VERSION, curated_schema
 from specs.run_file import RunFile, validate
 from tests.unit.tiny_domain import tiny
-from trainer.agent_format import ChatMessage
 from trainer.chat_file import CARD, ChatFile
 from trainer.data import drawn
 from trainer.evaluation import tasks
-from trainer.examples import agent_card, agent_messages
 
 
 def curated(path: Path, rows: Sequence[dict[str, Any]], card: str = "") -> Path:

@@ -10,11 +10,11 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
+from specs.agent_format import ChatMessage
+from specs.chat_template import OPENING
 from specs.engine import Answer, Candidate, Failure, Request
 from specs.errors import Unavailable
-from trainer.agent_format import ChatMessage
 from trainer.baselines import Habits, guesses
-from trainer.chat_template import OPENING
 from trainer.evaluation import (
     ChatDialogue,
     Limits,

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from cluster.rehearsal import rehearse
+from specs.agent_chat import SEARCH, UNNAMED, agent_card, agent_messages, system_message
+from specs.agent_format import ChatMessage, Piece, pieces, read_call, read_understanding
 from specs.domain import Domain
 from specs.loader import open_domain
 from specs.plan import PlanSource
 from specs.records import Dialogue, dialogue_from_row, dialogue_row
 from specs.replay import ReplayError, recorded_calls, replay
 from tests.unit.tiny_domain import changed, tiny
-from trainer.agent_format import ChatMessage, Piece, pieces, read_call, read_understanding
-from trainer.examples import SEARCH, UNNAMED, agent_card, agent_messages, system_message
 
 SEED = 11
 SOURCE = PlanSource(SEED)

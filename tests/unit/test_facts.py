@@ -10,6 +10,7 @@ import pytest
 
 from actors.conversation import Conversation
 from cluster.rehearsal import rehearse
+from specs.agent_chat import UNNAMED, agent_card, agent_messages
 from specs.checks import says
 from specs.domain import Domain
 from specs.facts import fact_of
@@ -23,7 +24,6 @@ from tests.unit.scripted import make_cast
 from tests.unit.test_routed import PROFILE, Talk
 from tests.unit.tiny_domain import TEXT, tiny, write
 from trainer.consistency import follow, inconsistencies
-from trainer.examples import UNNAMED, agent_card, agent_messages
 
 LETTERS = """\
 traits:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from specs.agent_format import ChatMessage
 from specs.errors import Unavailable
-from trainer.agent_format import ChatMessage
 from trainer.evaluation import ChatDialogue, Prediction
 from trainer.figures import Marked
 from trainer.marking import rated

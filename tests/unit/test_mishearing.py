@@ -11,6 +11,8 @@ from actors.manager import RougeManager
 from actors.policies import CONVERSATIONS
 from actors.reenact import exact_prompts
 from cluster.rehearsal import rehearse
+from specs.agent_chat import agent_messages
+from specs.agent_format import learned, pieces, read_understanding
 from specs.domain import Domain
 from specs.loader import load_domain, open_domain
 from specs.mishearing import misheard
@@ -22,11 +24,9 @@ from specs.traits import acted, told, trait_findings
 from tests.unit.scripted import make_cast
 from tests.unit.test_routed import PROFILE, Talk
 from tests.unit.tiny_domain import TEXT, tiny, write
-from trainer.agent_format import learned, pieces, read_understanding
 from trainer.baselines import Habits
 from trainer.consistency import follow, inconsistencies
 from trainer.evaluation import ChatDialogue, tasks
-from trainer.examples import agent_messages
 from trainer.export import plain
 from trainer.preference import Answered, preferences
 

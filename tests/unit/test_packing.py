@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.chat_template import IGNORED, Encoded
+from specs.chat_template import IGNORED, Encoded
 from trainer.packing import (
     collate_packed,
     collate_padded,

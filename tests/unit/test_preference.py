@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trainer.agent_format import ChatMessage, Understanding
+from specs.agent_format import ChatMessage, Understanding
 from trainer.preference import Answered, preferences
 
 HEARD = Understanding("ask", {"query": "Mint."}).written()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
+from specs.agent_format import ChatMessage
 from specs.domain import SlotType
-from trainer.agent_format import ChatMessage
 from trainer.bootstrap import Interval, Resamples
 from trainer.evaluation import Prediction
 from trainer.figures import (

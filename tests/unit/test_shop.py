@@ -12,6 +12,7 @@ import pytest
 
 from cluster import walk_sample
 from cluster.rehearsal import rehearse
+from specs.agent_chat import agent_messages
 from specs.domain import Domain, Json
 from specs.loader import open_domain
 from specs.records import Dialogue, StopReason, Turn
@@ -19,7 +20,6 @@ from specs.replay import Replayed, replay, source_of
 from specs.run_file import PolicySection
 from specs.traits import TRAITS, acted, trait_findings
 from specs.words import figures, is_number
-from trainer.examples import agent_messages
 
 SEED = 2
 

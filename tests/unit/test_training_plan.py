@@ -17,6 +17,8 @@ from pyarrow import fs as pafs
 
 from cluster import train as training
 from cluster.train import _manifest, _task, unplaced
+from specs.agent_format import ChatMessage
+from specs.chat_template import IGNORED, ChatEncoder
 from specs.errors import InputError
 from specs.parts import Folder
 from specs.records import dump_json
@@ -25,9 +27,7 @@ from specs.seeds import digest
 from tests.unit.tiny_model import chat, write_model, write_run
 from trainer import weights
 from trainer.adapter import check_adapter, load_manifest, publish
-from trainer.agent_format import ChatMessage
 from trainer.board import BOARD_VARIABLE, board, board_findings
-from trainer.chat_template import IGNORED, ChatEncoder
 from trainer.data import Course, DataFigures, Examples, Layout, Passes, encode
 from trainer.loop import Fitted, Place, fit, stale
 from trainer.training import (

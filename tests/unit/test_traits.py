@@ -21,6 +21,7 @@ from cluster.rehearsal import rehearse
 from cluster.resume import changes
 from cluster.show import render_dialogue
 from cluster.summary import lines, summarize
+from specs.agent_chat import agent_messages
 from specs.errors import InputError
 from specs.loader import load_domain, open_domain
 from specs.plan import PlanSource, make_plan
@@ -42,7 +43,6 @@ from tests.unit.scripted import make_cast
 from tests.unit.test_routed import PROFILE, Talk
 from tests.unit.tiny_domain import TEXT, tiny, write
 from trainer.consistency import follow, inconsistencies
-from trainer.examples import agent_messages
 
 PLANS = 2000
 SOME: Shares = (

@@ -20,9 +20,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from specs.agent_format import ChatMessage, pieces
 from specs.errors import Finding, InputError, Where
-from trainer.agent_format import ChatMessage, pieces
-from trainer.segments import Segment, SegmentTokenizer, first_mark, marks_of
+from specs.segments import Segment, SegmentTokenizer, first_mark, marks_of
 
 OPENING = "(The conversation starts.)"
 """What a user says before an agent that opens, where a template wants the user to speak first."""

@@ -1,4 +1,4 @@
-"""A dialogue as the chat that the agent learns from, in the format of `trainer.agent_format`.
+"""A dialogue as the chat that the agent learns from, in the format of `specs.agent_format`.
 
 Invariants: roles alternate behind the system message (user, assistant, tool, assistant, ...); loss
 falls on the agent's messages alone, and not on those in which it has misheard the user; the last
@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from specs.agent_format import ChatMessage, ToolCall, Understanding
 from specs.ahead import THEN, then_of
 from specs.domain import Domain, Speech
 from specs.expressions import Expression
 from specs.mishearing import misheard
 from specs.plan import PlanSource
-from specs.records import Dialogue, dump_json
+from specs.records import Dialogue, Turn, dump_json
 from specs.replay import Replayed, replay
 from specs.scene import Calling, CallResult
 from specs.seeds import later
-from trainer.agent_format import ChatMessage, ToolCall, Understanding
 
 UNNAMED = "(other)"
 """The intent that stands for edges without one; the brackets keep it off the domain's own."""
@@ -187,32 +188,75 @@ def _answered(
     domain: Domain, heard: Replayed | None, said: Replayed, draws: random.Random
 ) -> Iterator[ChatMessage]:
     """Yield what the agent wrote in one turn, with what came back in between."""
+    turn = heard.turn if heard is not None else None
+    begun = answer_begun(domain, turn, said.speech, said.scope, said.calls, draws)
+    yield from begun.messages
+    # What was misheard stands there, so that the correction makes sense; nobody is to learn it.
+    learned = turn is None or misheard(domain, turn) is None
+    yield ChatMessage("assistant", begun.prefix + said.turn.text, learned)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What the agent has written, and what has come back to it, before it answers in words.
+
+    Attributes:
+        prefix: the lines of its own message that stand before the words, each with its end.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    prefix: str
+
+
+def answer_begun(
+    domain: Domain,
+    heard: Turn | None,
+    speech: Speech,
+    scope: Mapping[str, Any],
+    calls: Sequence[tuple[Calling, CallResult]],
+    draws: random.Random,
+) -> Begun:
+    """Return what stands between the user's words and the agent's.
+
+    Args:
+        heard: what the user said; None where the agent opens.
+        speech: of the state in which the agent speaks.
+        scope: what its checks see.
+        calls: made before it speaks, with what they brought.
+        draws: for arguments of checks that draw.
+    """
+    messages: list[ChatMessage] = []
     written: list[str] = []
     slots: Mapping[str, Any] = {}
-    unheard = misheard(domain, heard.turn) if heard is not None else None
     if heard is not None:
-        given = heard.turn.slots if heard.turn.edge >= 0 else {}  # what is wrong is no slot
-        intent = heard.turn.intent if unheard is None else unheard[1].intent or ""
-        if (then := then_of(domain, heard.turn)) is not None:
-            given = {**given, THEN: then.intent or UNNAMED}
-        understood = understanding(intent, given, heard.speech)
+        understood = _understood_in(domain, heard)
         slots = understood.slots
         written.append(understood.written())
-    contents = [tool_content(domain, calling, result) for calling, result in said.calls]
-    facts = spoken_facts(said.speech, said.scope, [slots, *contents], draws, bool(contents))
-    for (calling, _), content in zip(said.calls, contents, strict=True):
+    contents = [tool_content(domain, calling, result) for calling, result in calls]
+    facts = spoken_facts(speech, scope, [slots, *contents], draws, bool(contents))
+    for (calling, _), content in zip(calls, contents, strict=True):
         written.append(tool_call(calling).written())
         last = content is contents[-1]
-        yield ChatMessage("assistant", "\n".join(written), True)
-        yield tool_message(content, facts if last else ())
+        messages.append(ChatMessage("assistant", "\n".join(written), True))
+        messages.append(tool_message(content, facts if last else ()))
         written = []
     if facts and not contents:
         if written:
-            yield ChatMessage("assistant", "\n".join(written), True)
-        yield tool_message({}, facts)
+            messages.append(ChatMessage("assistant", "\n".join(written), True))
+        messages.append(tool_message({}, facts))
         written = []
-    # What was misheard stands there, so that the correction makes sense; nobody is to learn it.
-    yield ChatMessage("assistant", "\n".join([*written, said.turn.text]), unheard is None)
+    return Begun(tuple(messages), "".join(f"{line}\n" for line in written))
+
+
+def _understood_in(domain: Domain, heard: Turn) -> Understanding:
+    """Return what the agent should take a user's turn for."""
+    unheard = misheard(domain, heard)
+    taken = domain.edges[heard.edge] if heard.edge >= 0 else None
+    given = heard.slots if taken is not None else {}  # what is wrong is no slot
+    intent = heard.intent if unheard is None else unheard[1].intent or ""
+    if (then := then_of(domain, heard)) is not None:
+        given = {**given, THEN: then.intent or UNNAMED}
+    return understanding(intent, given, taken.speech if taken is not None else Speech())
 
 
 def understanding(intent: str, slots: Mapping[str, Any], speech: Speech) -> Understanding:
