@@ -6,7 +6,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from actors.reenact import UNSURE
+from specs.parts import Folder, read_dialogues
 from tests.e2e.command import duologue
+from tests.ray.command import LONG
 
 RUN = """
 [run]
@@ -49,6 +52,35 @@ examples = 2
 resamples = 100
 max_tokens = {understanding = 24, call = 24, answer = 24}
 """
+
+
+@LONG
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+def test_the_adapter_of_a_run_plays_the_agent_of_another(tmp_path: Path) -> None:
+    file, out = tmp_path / "run.toml", tmp_path / "runs"
+    file.write_text(RUN)
+    settings = (str(file), "--set", f"run.out={out}")
+    for stage in ("generate", "curate", "train"):
+        done = duologue(stage, *settings, seconds=600)
+        assert done.returncode == 0, done.stderr
+    second = ("run.name=second", "run.dialogues=2", "policy.max_turns=6", "roles.agent=cpu")
+    asked = [f"--set={one}" for one in (*second, f"roles.adapter={out / 'small'}")]
+    played = duologue("generate", *settings, *asked, seconds=600)
+    assert played.returncode == 0, played.stderr
+    dialogues = list(read_dialogues(Folder.of(out / "second" / "round-0" / "dialogues")))
+    agents = [turn for one in dialogues for turn in one.turns if turn.role == "agent"]
+    assert {one.index for one in dialogues} == {0, 1}
+    assert {turn.adapter for turn in agents} == {str(out / "small" / "round-0" / "adapter")}
+    assert {turn.sampling["form"] for turn in agents} == {"learned"}
+    assert all(turn.prompt_tokens and turn.completion_tokens for turn in agents)
+    shown = duologue("show", str(out / "second"), "--index=0", "--prompts")
+    assert shown.returncode == 0, shown.stderr
+    assert UNSURE not in shown.stdout
+    assert '{"intent":' in shown.stdout
+    other = duologue("generate", *settings, *asked[:-1], seconds=600)
+    assert other.returncode == 2
+    assert "roles.adapter was" in other.stderr
 
 
 @pytest.mark.slow
