@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,7 +175,7 @@ class SimulatedCrew(Crew):
         config = paced(self.run.engines[engine], speeds[number % len(speeds)])
         return SimulatedReplica(self.hosts[number % len(self.hosts)], f"{engine}-{number}", config)
 
-    def _await_engines(self) -> None:
+    def _await_engines(self, look: Callable[[], None]) -> None:
         """Wait for all replicas, so that none is missing in what the first dialogues come to."""
         while not self.fleet.complete:
             self.fleet.look()
