@@ -1,6 +1,6 @@
-"""What holds for all tests: no example of hypothesis is judged by the clock; whatever starts
-processes of its own (a Ray, a vLLM) runs one after the other, on the same one of `make test`'s two
-workers, so that no two of them want the machine at once: the other worker has the unit tests."""
+"""What holds for all tests: no example of hypothesis is judged by the clock; the clusters run one
+after the other on one of `make test`'s two workers, the models on the other, so that no three of
+them want the machine at once: what is left of the time has the unit tests."""
 
 import os
 from pathlib import Path
@@ -21,5 +21,6 @@ ALONE = (Path(__file__).parent / "ray", Path(__file__).parent / "e2e")
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(folder in item.path.parents for folder in ALONE):
-            item.add_marker(pytest.mark.xdist_group("clusters"))
+        for folder in ALONE:
+            if folder in item.path.parents:
+                item.add_marker(pytest.mark.xdist_group(folder.name))
