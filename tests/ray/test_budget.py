@@ -57,8 +57,8 @@ def test_what_a_killed_start_used_is_known_to_the_next(tmp_path: Path) -> None:
     command = Command(("generate", path))
     assert command.says("playing"), command.said
     round_, ends = Folder.of(tmp_path / "out" / "tea" / "round-0"), time.monotonic() + 60.0
-    while not read_sessions(round_) and time.monotonic() < ends:
-        time.sleep(0.2)
+    while not any(one.playing_s for one in read_sessions(round_)) and time.monotonic() < ends:
+        time.sleep(0.2)  # it was noted while the engines came up, too
     command.process.kill()
     command.process.wait()
     [session] = read_sessions(round_)
