@@ -77,7 +77,7 @@ class Conversation:
         self._confirmed = 0
         self.managed = 0  # tokens that the manager has written about the turn to come
         self._attempt = attempt
-        self._chat: list[list[ChatMessage]] = []  # as a trained agent knows it, by turns
+        self._chat = [cast.brief] if cast.brief is not None else []  # as a trained agent knows it
         self._begun = Begun((), "")  # what it has written before its next words
         self._logged = {turn.index: turn for turn in logged}
         self._on_turn = on_turn
@@ -396,25 +396,22 @@ class Conversation:
 
     def learned(self, side: Side, speech: Speech) -> Learned | None:
         """Return the conversation as a trained agent knows it before it speaks; None for others."""
-        brief, scene = self.cast.brief, self.scene
-        if side == "user" or brief is None:
+        scene = self.scene
+        if side == "user" or self.cast.brief is None:
             return None
         heard = self.turns[-1] if self.turns else None
         draws = later(self.plan.walk_id, scene.turn, "check")
         calls = tuple(scene.calls)
         self._begun = answer_begun(self.cast.domain, heard, speech, scene.scope(), calls, draws)
-        *earlier, last = self._chat or [[]]
-        turns = (*map(tuple, earlier), (*last, *self._begun.messages))
-        return Learned(brief, turns, self._begun.prefix)
+        return Learned((*self._chat, *self._begun.messages), self._begun.prefix)
 
     def _learn_of(self, turn: Turn) -> None:
         """Note a turn as a trained agent knows it."""
         if turn.role == "user":
-            self._chat.append([ChatMessage("user", turn.text)])
-            return
-        said = ChatMessage("assistant", self._begun.prefix + turn.text)
-        self._chat = self._chat or [[]]
-        self._chat[-1] += [*self._begun.messages, said]
+            self._chat.append(ChatMessage("user", turn.text))
+        else:
+            said = ChatMessage("assistant", self._begun.prefix + turn.text)
+            self._chat += [*self._begun.messages, said]
 
     def history(self, last: int) -> list[Line]:
         """Return what was said in the last so many turns."""

@@ -76,10 +76,8 @@ class DrySeat(Seat):
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt, and note how many they are."""
-        if self.alone and prompt.learned:
-            head, *turns = prompt.learned
-            last = max((n for n, one in enumerate(turns) if one.role == "user"), default=0)
-            prompt = replace(prompt, learned=(head, *turns[last:]))
+        if self.alone and prompt.learned is not None:
+            prompt = replace(prompt, learned=prompt.learned.last())
         tokens = Seat.encode(self, prompt)
         self.lengths.append(len(tokens))
         return tokens

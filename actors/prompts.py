@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from specs.agent_format import ChatMessage
+from specs.agent_format import ChatMessage, split_turns
 from specs.domain import Example, RoleCard, Side, Slot, Speech
 from specs.engine import Message
 from specs.engine_section import Profile
@@ -53,13 +53,17 @@ class Learned:
     """A conversation as a trained agent knows it, up to the words that it is to say.
 
     Attributes:
-        turns: each begins with what the user said, but for an opening.
         prefix: what the agent has written of its message already: whole lines.
     """
 
-    head: ChatMessage
-    turns: tuple[tuple[ChatMessage, ...], ...]
+    messages: tuple[ChatMessage, ...]
     prefix: str
+
+    def last(self, earlier: int = 0) -> Learned:
+        """Return it with no more than so many turns before the last one."""
+        head, turns = split_turns(self.messages)
+        kept = (message for turn in turns[-earlier - 1 :] for message in turn)
+        return replace(self, messages=(*head, *kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +94,12 @@ class Prompt:
 
     Attributes:
         messages: of a chat; `text`: of a script.
-        learned: of a trained agent, whose message goes on behind `prefix`.
+        learned: of a trained agent, whose message goes on behind its prefix.
     """
 
     messages: tuple[Message, ...] = ()
     text: str = ""
-    learned: tuple[ChatMessage, ...] = ()
-    prefix: str = ""
+    learned: Learned | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
 
@@ -104,9 +107,10 @@ class Prompt:
         """Return what the model sees, readable, before the chat template."""
         if self.text:
             return self.text
-        said = [(message.role, message.content) for message in self.messages or self.learned]
-        if self.learned:
-            said.append(("assistant", self.prefix))
+        said: list[tuple[str, str]] = [(one.role, one.content) for one in self.messages]
+        if (told := self.learned) is not None:
+            said = [(one.role, one.content) for one in told.messages]
+            said.append(("assistant", told.prefix))
         return "\n".join(f"[{role}]\n{content}" for role, content in said)
 
 
@@ -156,11 +160,10 @@ def less(
     """Return what is shown where all of it does not fit: half of what was said before, then fewer
     examples; None where there is nothing left to leave out."""
     if ask.learned is not None:
-        earlier = len(ask.learned.turns) - 1
+        earlier = len(split_turns(ask.learned.messages)[1]) - 1
         if earlier < 1:
             return None
-        kept = ask.learned.turns[earlier - earlier // 2 :]
-        return replace(ask, learned=replace(ask.learned, turns=kept)), shots
+        return replace(ask, learned=ask.learned.last(earlier // 2)), shots
     if shown := min(len(ask.history), profile.history):
         kept_lines = ask.history[len(ask.history) - shown // 2 :] if shown > 1 else []
         return replace(ask, history=kept_lines), shots
@@ -170,9 +173,7 @@ def less(
 def render(ask: Ask, profile: Profile, shots: Sequence[Shot]) -> Prompt:
     """Return the prompt of one utterance, in the profile's form unless its speaker was trained."""
     if ask.learned is not None:
-        told = ask.learned
-        said = (message for turn in told.turns for message in turn)
-        return Prompt(learned=(told.head, *said), prefix=told.prefix)
+        return Prompt(learned=ask.learned)
     history = list(ask.history)[-profile.history :] if profile.history else []
     if profile.form == "script":
         return _script(ask, profile, shots, history)

@@ -80,9 +80,9 @@ class Seat:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt (engines that take tokens)."""
-        if prompt.learned:
+        if (told := prompt.learned) is not None:
             assert self.encoder is not None
-            return self.encoder.prompt(prompt.learned, prompt.prefix)
+            return self.encoder.prompt(told.messages, told.prefix)
         assert self.tokenizer is not None
         if prompt.text:
             return list(self.tokenizer.encode(prompt.text, add_special_tokens=True))

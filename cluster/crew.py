@@ -35,7 +35,7 @@ from cluster.nodes import CpuPlaces, cluster_address
 from cluster.sizes import Sizes, in_words
 from cluster.supervision import Walkers
 from specs.domain import Domain
-from specs.engine import EngineStats
+from specs.engine import EngineStats, engine_of, replica_name
 from specs.errors import DuologueError
 from specs.index_set import IndexSet
 from specs.masking import plain_url
@@ -229,7 +229,8 @@ class Crew:
         section = self.run.engines[engine]
         cores = section.cpu_cores or self._cores_each()
         config = section.model_copy(update={"cpu_cores": cores})
-        return replica_actor(config, f"{engine}-{number}", group, carried(self.run, engine))
+        name = replica_name(engine, number)
+        return replica_actor(config, name, group, carried(self.run, engine))
 
     def _cores_each(self) -> int:
         """Return the cores of each engine without a GPU: 0 (all) where there is only one."""
@@ -337,7 +338,7 @@ class Crew:
         for number, retriever in enumerate(self.retrievers):
             parts[f"retriever-{number}"] = _Part(retriever, retriever.__ray_ready__.remote)
         for replica, handle in self.fleet.made().items():
-            hang_s = self.run.engines[replica.rpartition("-")[0]].hang_s
+            hang_s = self.run.engines[engine_of(replica)].hang_s
             parts[replica] = _Part(handle, handle.stats.remote, max(hang_s, SILENT_S))
         return parts
 
@@ -368,5 +369,5 @@ class Crew:
 def _by_engine(stats: Mapping[str, EngineStats]) -> dict[str, dict[str, EngineStats]]:
     found: dict[str, dict[str, EngineStats]] = {}
     for replica, one in stats.items():
-        found.setdefault(replica.rpartition("-")[0], {})[replica] = one
+        found.setdefault(engine_of(replica), {})[replica] = one
     return found

@@ -32,7 +32,7 @@ from cluster.progress import PLAIN_EVERY_S, duration
 from cluster.rating import ask_judge
 from cluster.run_folder import RunFolder
 from cluster.single_engine import started
-from specs.agent_format import ChatMessage
+from specs.agent_format import ChatMessage, split_turns
 from specs.chat_template import ChatEncoder
 from specs.engine_section import EngineSection
 from specs.errors import Unavailable
@@ -47,7 +47,6 @@ from trainer.evaluation import (
     Prompts,
     System,
     ask_all,
-    split_turns,
     tasks,
 )
 from trainer.few_shot import example_turns, fitting_examples, schemas

@@ -23,7 +23,7 @@ from actors.engines.replica_actor import ReplicaActor
 from actors.options import ACTOR_OPTIONS
 from cluster.asking import Asking
 from cluster.placement import bundle, bundle_in_words
-from specs.engine import EngineInfo
+from specs.engine import EngineInfo, replica_name
 from specs.engine_section import EngineSection
 from specs.errors import DuologueError, EngineError
 
@@ -62,7 +62,7 @@ class Seat:
     @property
     def name(self) -> str:
         """The replica's name."""
-        return f"{self.engine}-{self.number}"
+        return replica_name(self.engine, self.number)
 
 
 class Fleet:

@@ -17,7 +17,7 @@ from actors.engines.client import EngineClient
 from actors.engines.replica import ReplicaCore
 from cluster.nodes import cluster_address, nodes_of
 from cluster.placement import check_places
-from specs.engine import EngineInfo, Replica
+from specs.engine import EngineInfo, Replica, replica_name
 from specs.engine_section import EngineSection
 from specs.errors import EngineError
 from specs.run_file import ClusterSection
@@ -70,7 +70,7 @@ async def _on_cluster(
         click.echo(text, err=True)
 
     def make(_: str, number: int, group: Any) -> Any:
-        return replica_actor(config, f"{name}-{number}", group, adapter)
+        return replica_actor(config, replica_name(name, number), group, adapter)
 
     address = cluster.address
     session = contextlib.nullcontext() if ray.is_initialized() else ray_session(address)

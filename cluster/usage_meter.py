@@ -16,7 +16,7 @@ from actors.laps import PHASES
 from actors.walker import LAG_S, WalkerStats
 from cluster.sizes import Sizes
 from cluster.usage import LOADS, End, EngineUse, ReplicaUse, Session, Speed, WalkersUse
-from specs.engine import REFERENCE, EngineStats
+from specs.engine import REFERENCE, EngineStats, engine_of
 from specs.engine_section import EngineSection
 from specs.run_file import RunFile
 
@@ -185,7 +185,7 @@ class Meter:
     def hold(self, placed: Mapping[str, float]) -> None:
         """Take for how many seconds each replica (`engine-number`) has had its place."""
         for replica, seconds in placed.items():
-            self._known(replica.rpartition("-")[0], replica).hold(seconds)
+            self._known(engine_of(replica), replica).hold(seconds)
 
     def session(self, end: End = "") -> Session:
         """Return all that was used so far."""

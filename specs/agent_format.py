@@ -119,6 +119,19 @@ def pieces(messages: Sequence[ChatMessage]) -> list[Piece]:
     return found
 
 
+def split_turns(
+    messages: Sequence[ChatMessage],
+) -> tuple[list[ChatMessage], list[list[ChatMessage]]]:
+    """Return the system message and the turns; all but perhaps the first begin with the user."""
+    system = [message for message in messages[:1] if message.role == "system"]
+    turns: list[list[ChatMessage]] = []
+    for message in messages[len(system) :]:
+        if message.role == "user" or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    return system, turns
+
+
 def learned(messages: Sequence[ChatMessage]) -> list[Piece]:
     """Return the pieces that the agent is to write by itself: those that loss falls on."""
     return [piece for piece in pieces(messages) if messages[piece.message].train]

@@ -124,6 +124,16 @@ class Answer:
     replica: str = ""
 
 
+def replica_name(engine: str, number: int) -> str:
+    """Return the name of an engine's replica."""
+    return f"{engine}-{number}"
+
+
+def engine_of(replica: str) -> str:
+    """Return the engine's name of a replica's, the inverse of `replica_name`."""
+    return replica.rpartition("-")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What a started engine is.

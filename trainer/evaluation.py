@@ -19,6 +19,7 @@ from specs.agent_format import (
     Piece,
     PieceKind,
     learned,
+    split_turns,
 )
 from specs.chat_template import OPENING
 from specs.engine import Answer, Request, Sampling
@@ -205,19 +206,6 @@ class Prompts:
         self.cut += drop > 0
         self.dropped += drop
         return ids(drop)
-
-
-def split_turns(
-    messages: Sequence[ChatMessage],
-) -> tuple[list[ChatMessage], list[list[ChatMessage]]]:
-    """Return the system message and the turns; all but perhaps the first begin with the user."""
-    system = [message for message in messages[:1] if message.role == "system"]
-    turns: list[list[ChatMessage]] = []
-    for message in messages[len(system) :]:
-        if message.role == "user" or not turns:
-            turns.append([])
-        turns[-1].append(message)
-    return system, turns
 
 
 def with_examples(

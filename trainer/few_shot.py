@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from specs.agent_format import ChatMessage, pieces, read_understanding
+from specs.agent_format import ChatMessage, pieces, read_understanding, split_turns
 from specs.domain import SlotType
 from specs.seeds import digest
-from trainer.evaluation import ChatDialogue, Encoder, split_turns, with_examples
+from trainer.evaluation import ChatDialogue, Encoder, with_examples
 from trainer.scoring import Card
 
 

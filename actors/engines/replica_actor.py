@@ -20,7 +20,7 @@ from actors.engines.backends import make_backend
 from actors.engines.replica import ReplicaCore
 from actors.metrics import begin_recording, engine_readings
 from actors.orphans import end_when_orphaned
-from specs.engine import EngineInfo, EngineStats, Polled, Request
+from specs.engine import EngineInfo, EngineStats, Polled, Request, engine_of
 from specs.engine_section import EngineSection
 from specs.errors import EngineError
 
@@ -150,7 +150,7 @@ class ReplicaActor:
             raise
         self._core = core
         if self._recording is None:
-            engine = self._name.rpartition("-")[0] or self._name
+            engine = engine_of(self._name) or self._name
             self._recording = begin_recording(self.stats, partial(engine_readings, engine))
         if self._config.kind != "openai":  # an endpoint tells of no progress while it answers
             hang_s = self._config.hang_s

@@ -22,7 +22,7 @@ from actors.engines.reference import ReferenceBackend
 from actors.engines.replica import ReplicaCore
 from actors.orphans import end_when_orphaned
 from cluster.crew import LOOK_S, Crew
-from specs.engine import Answer, EngineInfo, EngineStats, Request
+from specs.engine import Answer, EngineInfo, EngineStats, Request, engine_of, replica_name
 from specs.engine_section import EngineSection
 from specs.errors import EngineError
 
@@ -105,11 +105,6 @@ class ReplicaHost:
         return self._use
 
 
-def engine_of(replica: str) -> str:
-    """Return the engine of a replica by its name, `engine-number`."""
-    return replica.rpartition("-")[0]
-
-
 @dataclass(frozen=True)
 class SimulatedReplica:
     """What looks like the handle of a `ReplicaActor`."""
@@ -173,7 +168,9 @@ class SimulatedCrew(Crew):
         del group
         speeds = self.speeds.get(engine, [1.0])
         config = paced(self.run.engines[engine], speeds[number % len(speeds)])
-        return SimulatedReplica(self.hosts[number % len(self.hosts)], f"{engine}-{number}", config)
+        return SimulatedReplica(
+            self.hosts[number % len(self.hosts)], replica_name(engine, number), config
+        )
 
     def _await_engines(self, look: Callable[[], None]) -> None:
         """Wait for all replicas, so that none is missing in what the first dialogues come to."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,15 @@ from cluster.agent_adapter import carried, with_adapter
 from cluster.resume import changes
 from specs.errors import InputError
 from specs.run_file import RunFile, validate
+from tests.unit.tiny_model import write_adapter
 from trainer.weights import base_digest
 
 MODEL = "smollm2-135m"
 
 
 def adapter(folder: Path, method: str = "qlora", **manifest: Any) -> Path:
-    """Write what an adapter's folder holds, as far as it is looked at before it is loaded."""
-    folder.mkdir(parents=True)
     base = {"base_model": MODEL, "base_digest": base_digest(resolve_model(MODEL))}
-    content = {"format": "duologue-adapter", "version": 1, "method": method, **base, **manifest}
-    (folder / "manifest.json").write_text(json.dumps(content))
-    name = "config.json" if method == "full" else "adapter_config.json"
-    (folder / name).write_text('{"r": 4}')
-    (folder / "adapter_model.safetensors").write_bytes(b"")
-    return folder
+    return write_adapter(folder, method=method, **{**base, **manifest})
 
 
 def run_of(place: Path, user: str = "cpu", **settings: Any) -> RunFile:

@@ -104,15 +104,22 @@ async def test_one_that_goes_on_from_its_log_knows_what_was_said() -> None:
 
 def test_what_does_not_fit_loses_the_oldest_turns_and_never_the_last() -> None:
     head = ChatMessage("system", "You sell tea.")
-    turns = tuple(
-        (ChatMessage("user", f"{n}"), ChatMessage("assistant", f"{n}!")) for n in range(6)
-    )
-    last = (ChatMessage("user", "and now?"),)
-    ask: Any = replace(_ask(), learned=Learned(head, (*turns, last), "{}\n"))
+    turns = [
+        message
+        for n in range(6)
+        for message in (ChatMessage("user", f"{n}"), ChatMessage("assistant", f"{n}!"))
+    ]
+    last = ChatMessage("user", "and now?")
+    ask: Any = replace(_ask(), learned=Learned((head, *turns, last), "{}\n"))
     seen = []
     while True:
-        seen.append([turn[0].content for turn in ask.learned.turns])
-        assert ask.learned.head == head
+        told = ask.learned.messages
+        seen.append([message.content for message in told if message.role == "user"])
+        assert told[0] == head
+        assert [one.role for one in told[1:]] == [
+            *["user", "assistant"] * (len(seen[-1]) - 1),
+            "user",
+        ]
         fewer = less(ask, Profile(), ())
         if fewer is None:
             break
@@ -123,6 +130,8 @@ def test_what_does_not_fit_loses_the_oldest_turns_and_never_the_last() -> None:
         ["5", "and now?"],
         ["and now?"],
     ]
+    opening: Any = replace(_ask(), learned=Learned((head,), ""))
+    assert less(opening, Profile(), ()) is None
 
 
 def _ask() -> Ask:

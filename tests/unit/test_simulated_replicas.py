@@ -9,14 +9,13 @@ import pytest
 
 from actors.engines.client import EngineClient
 from actors.engines.ray_replica import RayReplica
-from specs.engine import Request, Sampling
+from specs.engine import Request, Sampling, engine_of
 from specs.engine_section import EngineSection, ReferenceFaults
 from specs.errors import EngineError
 from tests.bench.simulated_replicas import (
     ReplicaHost,
     SimulatedReplica,
     Use,
-    engine_of,
     paced,
 )
 

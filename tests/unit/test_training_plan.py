@@ -24,9 +24,9 @@ from specs.parts import Folder
 from specs.records import dump_json
 from specs.run_file import TrainSection, validate
 from specs.seeds import digest
-from tests.unit.tiny_model import chat, write_model, write_run
+from tests.unit.tiny_model import chat, write_adapter, write_model, write_run
 from trainer import weights
-from trainer.adapter import check_adapter, load_manifest, publish
+from trainer.adapter import check_adapter, load_manifest
 from trainer.board import BOARD_VARIABLE, board, board_findings
 from trainer.data import Course, DataFigures, Examples, Layout, Passes, encode
 from trainer.loop import Fitted, Place, fit, stale
@@ -446,13 +446,8 @@ def test_tensorboard_files_have_a_place_or_are_refused(
 
 
 def adapter(folder: Path, **more: Any) -> Path:
-    staged = Folder.of(folder.with_name("_staged"))
-    staged.create()
-    staged.write_bytes("adapter_config.json", b"{}")
-    staged.write_bytes("adapter_model.safetensors", b"")
     manifest = {"base_model": "tiny", "base_digest": "abc", "method": "lora", **more}
-    publish(staged, Folder.of(folder), manifest)
-    return folder
+    return write_adapter(folder, **manifest)
 
 
 def test_an_adapter_is_refused_on_another_base(tmp_path: Path) -> None:

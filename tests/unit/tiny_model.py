@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from specs.parts import Folder
 from specs.records import SCHEMA_VERSION, curated_schema
+from trainer.adapter import publish
 
 TEAS = ("green", "black", "white", "mint")
 
@@ -81,3 +83,14 @@ def write_run(run: Path, dialogues: int, validation: int = 4) -> Path:
     manifest = {"format": "duologue-run", "schema_version": SCHEMA_VERSION, "run_file": {}}
     (run / "run.json").write_text(json.dumps(manifest))
     return run
+
+
+def write_adapter(folder: Path, **manifest: Any) -> Path:
+    """Write what an adapter's folder holds, as far as it is looked at before it is loaded."""
+    staged = Folder.of(folder.with_name("_staged"))
+    staged.create()
+    whole = manifest["method"] == "full"
+    staged.write_bytes("config.json" if whole else "adapter_config.json", b"{}")
+    staged.write_bytes("adapter_model.safetensors", b"")
+    publish(staged, Folder.of(folder), manifest)
+    return folder
