@@ -47,11 +47,11 @@ def command(run: RunFile) -> None:
 
     domain = open_run_domain(run)
     findings = unfit(run)
-    nodes, judged_by = _nodes(run)
     played = replace(domain, max_turns=run.policy.max_turns or domain.max_turns)
     for line in _walks(run, played):
         click.echo(line)
     foreseen = foresee_run(run, domain)
+    nodes, judged_by = _nodes(run)
     made = forecast(run, foreseen, speeds(run), nodes, run.run.dialogues)
     for line in (*_tokens(run, foreseen), *_time(run, made), *_places(run, made, nodes, judged_by)):
         click.echo(line)
