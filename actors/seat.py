@@ -114,5 +114,6 @@ def request(
         references=tuple(references) if takes == "references" else (),
         deadline_s=seat.deadline_s,
         priority=priority,
-        adapter=seat.adapter if seat.info.adapter else "",  # else it is the model itself
+        # Fully trained weights are the engine's model, and no adapter to ask for.
+        adapter=seat.adapter if seat.info.adapters and seat.info.model != seat.adapter else "",
     )

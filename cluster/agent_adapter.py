@@ -5,23 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cluster.round_note import read_note
+from cluster.run_folder import RunFolder
 from specs.engine_section import EngineSection
 from specs.errors import Finding, InputError, Where
+from specs.parts import Folder
 from specs.run_file import RunFile
-from trainer.adapter import MANIFEST, check_adapter, load_manifest
+from trainer.adapter import MANIFEST, check_adapter, load_manifest, trained_as
 
 
 def adapter_folder(place: str) -> Path:
-    """Return an adapter's folder, given it or the folder of its run.
+    """Return an adapter's folder, given it, its round's folder, or its run's.
+
+    Of a run, it is that of the last round that was promoted, else that of the first.
 
     Raises:
-        InputError: when neither holds an adapter.
+        InputError: when none of them holds an adapter.
     """
-    for folder in (Path(place), Path(place) / "round-0" / "adapter"):
+    for folder in (Path(place), Path(place) / "adapter", *_of_rounds(place)):
         if (folder / MANIFEST).is_file():
             return folder.resolve()
     hint = "Name an adapter's folder, such as runs/NAME/round-0/adapter, or its run's folder."
     raise InputError([Finding(Where(place), f"holds no adapter: no {MANIFEST}", hint)])
+
+
+def _of_rounds(place: str) -> list[Path]:
+    """Return where a run's adapters may be, the first to be taken first."""
+    rounds = sorted(Path(place).glob("round-*"), key=lambda one: one.name.zfill(12), reverse=True)
+    verdicts = {one: read_note(Folder.of(one)).verdict for one in rounds if one.is_dir()}
+    good = [one for one, verdict in verdicts.items() if verdict is not None and verdict.promoted]
+    return [one / "adapter" for one in (*good, Path(place) / "round-0")]
 
 
 def with_adapter(run: RunFile) -> RunFile:
@@ -52,6 +65,36 @@ def with_adapter(run: RunFile) -> RunFile:
             engine = engine.model_copy(update={"model": str(folder), "revision": None})
             update["engines"] = {**run.engines, name: engine}
     return run.model_copy(update=update)
+
+
+def played_in(run: RunFile, folder: RunFolder) -> RunFile:
+    """Return a run as it is played in the round that its folder is about.
+
+    The first round's agent is the run file's; that of a later one was noted when the round began
+    (`cluster.rounds`).
+
+    Raises:
+        InputError: as `with_adapter`; the round has not begun; its adapter was trained anew.
+    """
+    if not folder.number:
+        return with_adapter(run)
+    where, player = Where(folder.round().path), folder.note().player
+    if player is None:
+        hint = "duologue run RUN.toml begins it, when the round before is over."
+        raise InputError([Finding(where, f"round {folder.number} has not begun", hint)])
+    if player.of is None:
+        return with_adapter(run)
+    place = folder.folder.file(player.adapter)
+    if trained_as(load_manifest(Path(place))) != player.training:
+        message = f"is played by {place}, which has been trained anew since"
+        hint = "Go on under another name (run.name), or start over (--fresh, without run.round)."
+        raise InputError([Finding(where, message, hint)])
+    return with_adapter(playing(run, place))
+
+
+def playing(run: RunFile, adapter: str) -> RunFile:
+    """Return the run with this adapter as its agent."""
+    return run.model_copy(update={"roles": run.roles.model_copy(update={"adapter": adapter})})
 
 
 def carried(run: RunFile, engine: str) -> str:

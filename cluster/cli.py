@@ -300,6 +300,24 @@ def run_(run_file: Path, settings: Sequence[str], fresh: bool) -> None:
 
 
 @cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override every arm's run file; name and out are the experiment's (repeatable).",
+)
+@click.option("--fresh", is_flag=True, help="Delete what its arms have made, and start over.")
+def experiment(path: Path, settings: Sequence[str], fresh: bool) -> None:
+    """Compare the arms of the experiment file at PATH: a table with intervals, and a plot."""
+    from cluster.experiment import command
+    from specs.experiment_file import load_experiment
+
+    command(load_experiment(path, settings), fresh)
+
+
+@cli.command()
 @click.argument("run")
 @click.option(
     "--to", "form", type=click.Choice(["trl", "sharegpt", "openai"]), required=True, help="Form."

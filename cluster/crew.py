@@ -28,6 +28,7 @@ from cluster.address import check_address
 from cluster.agent_adapter import carried
 from cluster.asking import ask, ask_one, gather
 from cluster.fleet import Fleet, replica_actor
+from cluster.kept import KeptEngines, Taken, end
 from cluster.ledger import Caps
 from cluster.ledger import Progress as LedgerProgress
 from cluster.ledger_actor import LEDGER_OPTIONS, LedgerActor
@@ -66,10 +67,15 @@ CLOSE_S = 60.0
 def ray_session(address: str | None) -> Iterator[None]:
     """Join the cluster at `address`, or of the job that this is, or start a local one.
 
+    Inside another session it is that one.
+
     Raises:
         InputError: no cluster answers at the address, or it asks for a token.
         DuologueError: it cannot be joined (another version of Ray, say).
     """
+    if ray.is_initialized():
+        yield
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A call that is made again leaves its first answer unread, which is no error to print.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
@@ -135,6 +141,8 @@ class Crew:
     Attributes:
         run_start: counts the starts of the run (`RunFolder.open`).
         attempts: of indices whose failed rows were taken out to be played again.
+        kept: takes the engines when it is over, and had them before, perhaps.
+        before: of engines that were up already, what they had used until then.
     """
 
     run: RunFile
@@ -145,6 +153,8 @@ class Crew:
     sizes: Sizes
     run_start: int = 0
     attempts: Mapping[int, int] = field(default_factory=dict)
+    kept: KeptEngines | None = None
+    before: Taken | None = field(init=False, default=None)
     retrievers: list[Any] = field(default_factory=list)
     sinks: list[Any] = field(default_factory=list)
     walkers: Walkers | None = None
@@ -155,7 +165,13 @@ class Crew:
 
     def __post_init__(self) -> None:
         """Know which replicas there are to be; none is made yet."""
-        self.fleet = Fleet(self.run.engines, self.sizes.replicas, self.make_replica, self.say)
+        if self.kept is not None:
+            self.before = self.kept.take(self.run, self.sizes)
+        self.fleet = (
+            Fleet(self.run.engines, self.sizes.replicas, self.make_replica, self.say)
+            if self.before is None
+            else self.before.fleet
+        )
 
     # -- coming up
 
@@ -248,7 +264,8 @@ class Crew:
             if engine.url and engine.kind == "openai":
                 self.say(f"{name}: documents of this domain are sent to {plain_url(engine.url)}")
             what = engine.model if engine.kind != "reference" else "the domain's references"
-            self.say(f"starting engine {name} ({what}, {in_words(least, most)} x)")
+            what = f"engine {name} ({what}, {in_words(least, most)} x)"
+            self.say(f"starting {what}" if self.before is None else f"{what} is up already")
 
     def _await_engines(self, look: Callable[[], None]) -> None:
         """Wait until one replica of each engine is up; those that come later are used then."""
@@ -353,17 +370,22 @@ class Crew:
                 ask(calls, CLOSE_S, "the sinks")
             except (DuologueError, RayError) as error:
                 problems.append(f"the sinks could not close: {error}")
-        engines = self.fleet.made()
         if self.walkers is not None:
             self.walkers.kill()
-        gather({name: handle.stop.remote for name, handle in engines.items()}, 20.0)
-        self.fleet.close()
+        self._close_engines()
         for handle in [*self.retrievers, *self.sinks, self.ledger]:
             if handle is not None:
                 with contextlib.suppress(RayError, ValueError):
                     ray.kill(handle)
         for problem in problems:
             self.say(problem)
+
+    def _close_engines(self) -> None:
+        if self.kept is not None and self.fleet.ready:
+            taken = Taken(self.fleet, self.fleet.placed(), self.engine_stats())
+            self.kept.keep(self.run, self.sizes, taken)
+        else:
+            end(self.fleet)
 
 
 def _by_engine(stats: Mapping[str, EngineStats]) -> dict[str, dict[str, EngineStats]]:

@@ -79,7 +79,7 @@ def curate(run: RunFile, fresh: bool, say: Callable[[str], None]) -> Curated:
     wrong = unfit(run)
     if wrong:
         raise InputError(wrong)
-    folder = RunFolder(run.run.out, run.run.name)
+    folder = RunFolder.of(run)
     made = read_made(folder)
     task = _task(run, made, folder)
     state(task)  # refuses a run without dialogues, before anything is loaded
@@ -114,7 +114,7 @@ def _embedding(run: RunFile) -> str:
 def _task(run: RunFile, made: Made, folder: RunFolder) -> Task:
     judge = run.engines[run.curate.judge] if run.curate.judge else None
     return Task(
-        folder.round(0),
+        folder.round(),
         run.curate,
         run.run.dialogues,
         {"run": run.run.name, "domain": made.run.domain.path, "policy": made.run.policy.kind},

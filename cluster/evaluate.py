@@ -101,7 +101,7 @@ def evaluate(run: RunFile, fresh: bool, say: Say, data: str | None = None) -> Ev
     say(f"evaluating on {len(plan.dialogues)} dialogues, {turns} user turns: {plan.test.path}")
     for warning in plan.warnings:
         say(f"warning: {warning}")
-    folder = RunFolder(run.run.out, run.run.name)
+    folder = RunFolder.of(run)
     with folder.hold():
 
         def told(text: str) -> None:

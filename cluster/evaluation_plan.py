@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.engines.models import resolve_model
-from cluster.held_out import leaks
+from cluster.held_out import leaks, mixed
 from cluster.run_folder import RunFolder
 from cluster.train import base_model
 from specs.agent_format import learned, read_understanding
@@ -119,7 +119,7 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
     Raises:
         InputError: with everything that is missing or does not fit.
     """
-    looked = _Look(run, RunFolder(run.run.out, run.run.name))
+    looked = _Look(run, RunFolder.of(run))
     train = looked.split("train")
     test = looked.given(data) if data is not None else looked.split("test")
     engine = looked.engine()
@@ -133,7 +133,7 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
     allowed = train.card if train.card.intents else train.card.seen(_messages(train.dialogues()))
     if data is not None and test.card.intents:
         allowed = test.card
-    out = looked.folder.round(0).child("evaluation")
+    out = looked.folder.round().child("evaluation")
     asked_about = test.digest()
     splits = (train.digest(), asked_about)
     return Plan(
@@ -154,7 +154,7 @@ def make_plan(run: RunFile, data: str | None) -> Plan:
 
 def unfit(run: RunFile) -> list[Finding]:
     """Return what keeps a run's evaluation from working, as far as no dialogues tell."""
-    looked = _Look(run, RunFolder(run.run.out, run.run.name))
+    looked = _Look(run, RunFolder.of(run))
     engine = looked.engine()
     looked.judge()
     if run.evaluate.arm is not None:
@@ -197,7 +197,7 @@ class _Look:
 
     def split(self, name: str) -> ChatFile | None:
         """Return a split of the run; a finding where there is none."""
-        curated = self.folder.round(0).child("curated")
+        curated = self.folder.round().child("curated")
         return self._opened(curated, f"{name}.parquet", True, f"there is no {name} split")
 
     def given(self, data: str) -> ChatFile | None:
@@ -292,7 +292,7 @@ class _Look:
 
     def adapter(self, name: str, run: RunFolder, engine: EngineSection | None) -> Folder | None:
         """Return where a run's adapter is; a finding where it is not there, or does not fit."""
-        folder = run.round(0).child("adapter")
+        folder = run.round().child("adapter")
         if MANIFEST not in folder.names():
             where = folder.path if name == ADAPTER else f"evaluate.arm: {folder.path}"
             self.wrong(where, "there is no trained adapter", _TRAIN)
@@ -326,10 +326,10 @@ class _Look:
 
         Of `--data` what was learned from is only told: what that is for is not known here.
         """
-        given = test.path != self.folder.round(0).child("curated").file("test.parquet")
+        given = test.path != self.folder.round().child("curated").file("test.parquet")
         for learner, run in self.trained:
             own = learner.name == ADAPTER
-            place = run.round(0).child("adapter").path
+            place = run.round().child("adapter").path
             try:
                 split = train if own else _train_split(run)
                 found = leaks(learner.manifest, split, test)
@@ -337,6 +337,9 @@ class _Look:
                 self.findings += error.findings
                 continue
             if found is None:
+                if (given or not own) and mixed(learner.manifest):
+                    message = "learned from earlier rounds, too, which nobody looks through here"
+                    self.warnings.append(f"{learner.name}: {message}")
                 continue
             if given or not found.sure:
                 self.warnings.append(f"{learner.name}: {found.message}")
@@ -346,7 +349,7 @@ class _Look:
 
 def _train_split(run: RunFolder) -> ChatFile | None:
     try:
-        return ChatFile.open(run.round(0).child("curated"), "train.parquet")
+        return ChatFile.open(run.round().child("curated"), "train.parquet")
     except FileNotFoundError:
         return None
 

@@ -49,7 +49,7 @@ def curated_of(run: RunFolder) -> Folder:
     Raises:
         InputError: there are none.
     """
-    folder = run.round(0).child("curated")
+    folder = run.round().child("curated")
     if SUMMARY not in folder.names():
         hint = "Make some first: duologue curate RUN.toml"
         raise InputError([Finding(Where(folder.path), "there are no curated examples", hint)])

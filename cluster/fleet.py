@@ -160,7 +160,7 @@ class Fleet:
         asked = bundle(self._engines[seat.engine])
         self._enter(seat, "placing")
         if asked:
-            seat.group = ray.util.placement_group([asked], "STRICT_PACK", name=seat.name)
+            seat.group = ray.util.placement_group([asked], "STRICT_PACK")
 
     def _placing(self, seat: Seat) -> None:
         if seat.group is None or seat.group.wait(timeout_seconds=0):

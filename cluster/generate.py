@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from cluster.agent_adapter import with_adapter
+from cluster.agent_adapter import played_in, with_adapter
 from cluster.budget import Outcome, OutOfBudget, played_out, within
 from cluster.mend import drop_copies, retry_failed
 from cluster.progress import Reporter, duration
@@ -32,6 +32,7 @@ from specs.traits import trait_findings
 
 if TYPE_CHECKING:
     from cluster.crew import Crew
+    from cluster.kept import KeptEngines
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,14 @@ class Made:
     hours: float = 0.0
 
 
-def generate(run: RunFile, fresh: bool, retry: bool = False) -> Made:
+def generate(
+    run: RunFile, fresh: bool, retry: bool = False, kept: KeptEngines | None = None
+) -> Made:
     """Play what is missing, show progress, and print what came of it.
 
     Args:
         retry: play again what failed and may go otherwise (`StopReason.may_go_otherwise`).
+        kept: lends its engines, and takes them when it is over.
 
     Raises:
         InputError: for a domain, a folder or a setting that cannot be used.
@@ -63,20 +67,23 @@ def generate(run: RunFile, fresh: bool, retry: bool = False) -> Made:
     reporter = Reporter()
     if wrong := unfit(run):  # said before hours of playing, not behind them
         raise InputError(wrong)
-    run = with_adapter(run)
+    folder = RunFolder.of(run)
+    if folder.number and fresh:
+        raise InputError(_FRESH_ROUND)
+    asked, run = with_adapter(run), played_in(run, folder)
     domain = open_run_domain(run)
-    folder = RunFolder(run.run.out, run.run.name)
     _sigterm_as_interrupt()
     with folder:
-        opened = folder.open(run, domain, fresh=fresh)
+        opened = folder.open(asked, domain, fresh=fresh)
         for change in opened.changed:
             reporter.say(f"resuming with {change}")
         there = _mend(run, domain, folder, reporter)
         if retry:
             reporter.say(_retried(retry_failed(folder, run.run.dialogues, opened.start)))
             there = IndexSet(durable_indices(folder.dialogues()))
-        spending = Spending(run, folder.round(0), opened.start, reporter.say)
-        outcome = _play(run, domain, folder, opened.start, there, spending, reporter)
+        before = [folder.at_round(number).round() for number in range(folder.number)]
+        spending = Spending(run, folder.round(), opened.start, reporter.say, before)
+        outcome = _play(run, domain, folder, opened.start, there, spending, reporter, kept)
         summary = summarize(read_dialogues(folder.dialogues()))
         try:
             folder.note_durable(summary.dialogues)
@@ -90,6 +97,15 @@ def generate(run: RunFile, fresh: bool, retry: bool = False) -> Made:
     if not outcome.spent:
         _refuse_missing(run, folder)
     return Made(not outcome.spent, spending.dialogues, spending.hours)
+
+
+_FRESH_ROUND = [
+    Finding(
+        Where("--fresh"),
+        "deletes all rounds of a run, and what a later round is played with",
+        "Leave run.round out.",
+    )
+]
 
 
 def _refuse_missing(run: RunFile, folder: RunFolder) -> None:
@@ -123,9 +139,9 @@ def open_run_domain(run: RunFile) -> Domain:
 
 
 def source_of(run: RunFile) -> PlanSource:
-    """Return what all plans of a run's first round have in common."""
+    """Return what all plans of a run's round have in common."""
     asked = run.users.traits.asked
-    return PlanSource(run.run.seed, run.policy.kind, run.policy.arm, 0, asked)
+    return PlanSource(run.run.seed, run.policy.kind, run.policy.arm, run.run.round, asked)
 
 
 def check_parts(
@@ -195,6 +211,7 @@ def _play(
     there: IndexSet,
     spending: Spending,
     reporter: Reporter,
+    kept: KeptEngines | None,
 ) -> Outcome:
     from cluster.crew import Crew, ray_session
     from cluster.nodes import nodes_of
@@ -215,8 +232,10 @@ def _play(
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
         found = settled(run, domain, nodes, owed)
         check_places(wanted(run, found), nodes)
-        source, round_ = source_of(run), folder.round(0)
-        crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts)
+        source, round_ = source_of(run), folder.round()
+        crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts, kept)
+        if crew.before is not None:
+            spending.take_over(crew.before.stats, crew.before.placed)
         try:
             return _played(crew, folder, spending, reporter)
         except KeyboardInterrupt:

@@ -41,6 +41,11 @@ def trained_on(manifest: Mapping[str, Any]) -> str:
     return str(manifest.get("data", {}).get("digests", {}).get("train", ""))
 
 
+def mixed(manifest: Mapping[str, Any]) -> bool:
+    """Return whether an adapter has learned from dialogues of earlier rounds as well."""
+    return "earlier" in manifest.get("data", {}).get("digests", {})
+
+
 def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what tells an adapter from others: what it was made from, and when."""
     found = {key: manifest.get(key) for key in ("training", "made")}
@@ -96,7 +101,7 @@ def _learned(manifest: Mapping[str, Any], train: ChatFile) -> list[Origin]:
     """Return where the dialogues come from that were learned from: all, or those drawn."""
     settings, origins = manifest.get("settings", {}), list(train.origins())
     most = settings.get("dialogues")
-    if most is None:
+    if most is None or mixed(manifest):  # drawn from earlier rounds' dialogues as well
         return origins
     taken = drawn((one.walk_id for one in origins), most, settings.get("seed", 0))
     return [one for one in origins if one.walk_id in taken]

@@ -50,7 +50,7 @@ class Made:
 
 
 def read_made(folder: RunFolder) -> Made:
-    """Return what a run was made from.
+    """Return what a run was made from, at the round that its folder is about.
 
     The run's own copy of the domain is taken where it lies on a disk; documents and personas that
     the run file gave in place of the domain's are taken from where they were.
@@ -63,6 +63,7 @@ def read_made(folder: RunFolder) -> Made:
         hint = "Make it first: duologue generate RUN.toml"
         raise InputError([Finding(Where(folder.folder.path), "there is no run here", hint)])
     run = validate(manifest.get("run_file", {}), folder.folder.file(MANIFEST))
+    run = run.model_copy(update={"run": run.run.model_copy(update={"round": folder.number})})
     inside = folder.folder.child("domain").path if folder.folder.local else run.domain.path
     corpus, personas = (Path(p) if p else None for p in (run.domain.corpus, run.domain.personas))
     digest = str((manifest.get("domain") or {}).get("digest", ""))
@@ -70,14 +71,13 @@ def read_made(folder: RunFolder) -> Made:
 
 
 def find_run(run: str, settings: Sequence[str]) -> RunFolder:
-    """Return the run that is named by its folder or by its run file.
+    """Return the run that is named by its folder, or a round's, or by its run file.
 
     Raises:
         InputError: there is no such run.
     """
     if "://" not in run and Path(run).is_file():
-        section = load(run, settings).run
-        folder = RunFolder(section.out, section.name)
+        folder = RunFolder.of(load(run, settings))
     else:
         folder = RunFolder.at(run)
     if folder.manifest() is None:

@@ -43,10 +43,11 @@ def command(run: RunFile) -> None:
     Raises:
         InputError: with everything that keeps it from being played, after its figures.
     """
+    from cluster.rounds import unfit as unfit_rounds
     from cluster.whole_run import unfit
 
     domain = open_run_domain(run)
-    findings = unfit(run)
+    findings = [*unfit(run), *unfit_rounds(run)]
     played = replace(domain, max_turns=run.policy.max_turns or domain.max_turns)
     for line in _walks(run, played):
         click.echo(line)
@@ -73,8 +74,8 @@ def settled(run: RunFile, domain: Domain, nodes: Nodes, dialogues: int) -> Sizes
 
 def speeds(run: RunFile) -> dict[str, float]:
     """Return the tokens a second of one replica, by engine, as earlier starts measured them."""
-    folder = RunFolder(run.run.out, run.run.name)
-    return measured_speed(read_sessions(folder.round(0)))
+    folder = RunFolder.of(run)
+    return measured_speed(read_sessions(folder.round()))
 
 
 def wanted(run: RunFile, found: Sizes) -> dict[str, tuple[EngineSection, int]]:

@@ -18,6 +18,7 @@ from cluster.report_data import Material, gather
 from cluster.report_evaluation import confusions, evaluated
 from cluster.report_page import Page, Section, render
 from cluster.report_readings import readings
+from cluster.report_rounds import rounds_section
 from cluster.report_sections import (
     at_a_glance,
     consistency,
@@ -30,6 +31,7 @@ from cluster.report_sections import (
     variety,
 )
 from cluster.report_usage import usage
+from cluster.rounds import rows_of
 from cluster.run_folder import RunFolder
 from cluster.show import plain, role_names
 from specs.run_file import RunFile
@@ -52,7 +54,7 @@ def report(run: RunFile, say: Callable[[str], None]) -> Path:
         InputError: there is no run or no dialogue, or a file that is there cannot be read.
         DuologueError: the disk is full, and the like; the old report stays.
     """
-    folder = RunFolder(run.run.out, run.run.name)
+    folder = RunFolder.of(run)
     made = read_made(folder)
     with folder.hold():
         say("reading the dialogues")
@@ -82,11 +84,13 @@ def _page(folder: RunFolder, made: Made, material: Material) -> Page:
         evaluated(first),
         confusions(first),
         *map(evaluated, material.evaluations[1:]),
+        *rounds_section(rows_of(folder)),
     ]
     policy, domain = made.run.policy.kind, plain(made.run.domain.path)
+    about = f"Domain {domain}, policy {policy}, seed {made.run.run.seed}, round {folder.number}."
     return Page(
         title=f"Duologue: {plain(folder.name)}",
-        subtitle=f"Domain {domain}, policy {policy}, seed {made.run.run.seed}, first round.",
+        subtitle=about,
         made=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
         tiles=at_a_glance(material),
         sections=sections,
@@ -95,7 +99,7 @@ def _page(folder: RunFolder, made: Made, material: Material) -> Page:
 
 
 def _written(folder: RunFolder, page: Page) -> Path:
-    round_ = folder.round(0)
+    round_ = folder.round()
     text = render(page)
     plots = round_.child(PLOTS)
     plots.create()

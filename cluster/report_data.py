@@ -179,18 +179,18 @@ class Material:
 
 
 def gather(folder: RunFolder, seed: int) -> Material:
-    """Read a run's first round.
+    """Read a run's round.
 
     Raises:
         InputError: there is no dialogue, or a file that is there cannot be read.
     """
-    stages = _Stages(folder.round(0))
+    stages = _Stages(folder.round())
     curated, log, manifest = stages.curated(), stages.log(), stages.manifest()
     evaluations = stages.evaluations(manifest)
-    dialogues = folder.dialogues(0)
+    dialogues = folder.dialogues()
     names = part_names(dialogues)
     wrong = stages.findings + part_findings(dialogues, names, dialogue_schema())
-    quality = folder.round(0).child("quality") if curated is not None else None
+    quality = folder.round().child("quality") if curated is not None else None
     if quality is not None:
         measured = part_names(quality)
         wrong += part_findings(quality, measured, quality_schema())
@@ -210,7 +210,7 @@ def gather(folder: RunFolder, seed: int) -> Material:
         log,
         manifest,
         evaluations,
-        read_sessions(folder.round(0), unread.append),
+        read_sessions(folder.round(), unread.append),
         unread,
     )
 

@@ -321,6 +321,31 @@ def by_turn(
         return _plot(figure, name, "Intent accuracy by the turn's position.", alt)
 
 
+def swept(
+    values: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[Interval | None]]], key: str
+) -> Plot:
+    """Return figures over the values of a setting: a panel each, a line for each arm.
+
+    Args:
+        panels: by the figure's title and the arm, the figure at each value.
+        key: the setting's.
+    """
+    with settings():
+        figure, axes_of = _panels(len(panels), 2, 3.2, 0.5)
+        for axes, (title, arms) in zip(axes_of, panels.items(), strict=True):
+            for number, (arm, found) in enumerate(arms.items()):
+                shift = (number - (len(arms) - 1) / 2) * 0.06
+                points = [(place + shift, one) for place, one in enumerate(found)]
+                _draw_intervals(axes, points, number, short(arm), True)
+            axes.set_xticks(range(len(values)), values)
+            axes.set(xlabel=key, title=short(title))
+            axes.grid(alpha=0.3)
+        handles, labels = axes_of[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=5, frameon=False)
+        alt = f"Lines with intervals over {key}: {', '.join(panels)}. The table has the numbers."
+        return _plot(figure, "plot", f"The arms over {key}.", alt)
+
+
 def _draw_intervals(
     axes: Axes,
     points: Sequence[tuple[float, Interval | None]],

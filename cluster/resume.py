@@ -49,11 +49,6 @@ class _RunFile(BaseModel):
     retrieval: Section = Field(default_factory=dict)
 
 
-class _Durable(BaseModel):
-    dialogues: int
-    at: str
-
-
 class _Manifest(BaseModel):
     """The shape of `run.json`, as far as anything here relies on it; a key may be missing."""
 
@@ -61,8 +56,6 @@ class _Manifest(BaseModel):
     run_file: _RunFile = Field(default_factory=_RunFile)
     resumed: list[Any] = Field(default_factory=list)
     starts: int = 0
-    durable: _Durable | None = None
-    retried: dict[int, int] = Field(default_factory=dict)
 
 
 def misshapen(content: Mapping[str, Any]) -> str:

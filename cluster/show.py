@@ -289,7 +289,6 @@ def role_names(run: RunFolder) -> dict[str, str]:
 def find_dialogue(
     run: RunFolder,
     which: int | str,
-    round_: int = 0,
     generator: random.Random | None = None,
 ) -> Dialogue:
     """Return one dialogue of a run, from its parts or, not yet in one, from its turn log.
@@ -303,13 +302,13 @@ def find_dialogue(
     from actors.turn_log import read_log
     from specs.parts import part_names, read_batches
 
-    folder, schema = run.dialogues(round_), dialogue_schema()
+    folder, schema = run.dialogues(), dialogue_schema()
     places: list[tuple[int, str, str]] = []
     for name in part_names(folder):
         for batch in read_batches(folder, name, schema, ["index", "walk_id"]):
             places += [(row["index"], row["walk_id"], name) for row in batch.to_pylist()]
     known = {index for index, _, _ in places}
-    logged = read_log(run.log(round_), lambda index: index not in known)
+    logged = read_log(run.log(), lambda index: index not in known)
     finished = {index: ended.dialogue for index, ended in logged.finished.items()}
     places += [(index, dialogue.walk_id, "") for index, dialogue in finished.items()]
     index, _, name = _choose(sorted(places), which, generator, run, len(logged.unfinished))

@@ -35,8 +35,9 @@ async def started(
 ) -> AsyncIterator[Started]:
     """Start an engine; yields its client and what it is.
 
-    An engine with GPUs, or of a run on a cluster, runs in Ray actors: the driver's machine need
-    not have a GPU. Any other runs in this process.
+    An engine with GPUs, of a run on a cluster, or inside a session of Ray, runs in Ray actors: the
+    driver's machine need not have a GPU, and a process with Ray's threads cannot be forked. Any
+    other runs in this process.
 
     Args:
         name: of the engine in the run file.
@@ -47,7 +48,9 @@ async def started(
         InputError: there are fewer GPUs than it asks for.
         EngineError: when it cannot start, or not within the run file's deadline.
     """
-    if config.gpus or cluster_address(cluster.address):
+    import ray
+
+    if config.gpus or cluster_address(cluster.address) or ray.is_initialized():
         async with _on_cluster(config, name, adapter, cluster) as found:
             yield found
         return
@@ -60,8 +63,6 @@ async def started(
 async def _on_cluster(
     config: EngineSection, name: str, adapter: str, cluster: ClusterSection
 ) -> AsyncIterator[Started]:
-    import ray
-
     from actors.engines.ray_replica import RayReplica
     from cluster.crew import ray_session
     from cluster.fleet import Fleet, replica_actor
@@ -70,11 +71,11 @@ async def _on_cluster(
         click.echo(text, err=True)
 
     def make(_: str, number: int, group: Any) -> Any:
-        return replica_actor(config, replica_name(name, number), group, adapter)
+        # A run's own replica of that name may be up, waiting for its next round.
+        return replica_actor(config, f"{replica_name(name, number)}-alone", group, adapter)
 
     address = cluster.address
-    session = contextlib.nullcontext() if ray.is_initialized() else ray_session(address)
-    with session:
+    with ray_session(address):
         check_places({name: (config, config.least)}, nodes_of(cluster.launcher, address))
         fleet = Fleet({name: config}, {name: (config.least, config.least)}, make, say)
         try:

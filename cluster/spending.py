@@ -22,6 +22,7 @@ class Spending:
         round_: the round's folder.
         number: counts the starts of the run (`RunFolder.open`).
         say: is told of what cannot be read or written; neither stops anything.
+        before: the folders of earlier rounds, of which the budget is the same.
 
     Attributes:
         earlier: the sessions of earlier starts.
@@ -29,9 +30,15 @@ class Spending:
     """
 
     def __init__(
-        self, run: RunFile, round_: Folder, number: int, say: Callable[[str], None]
+        self,
+        run: RunFile,
+        round_: Folder,
+        number: int,
+        say: Callable[[str], None],
+        before: Sequence[Folder] = (),
     ) -> None:
-        self.earlier = [one for one in read_sessions(round_, say) if one.number < number]
+        there = (one for folder in (*before, round_) for one in read_sessions(folder, say))
+        self.earlier = [one for one in there if one.number < number]
         self._budget = run.budget
         self._meter = Meter(run, number)
         self._file = UsageFile(round_, number, say)
@@ -43,6 +50,12 @@ class Spending:
     def used_up(self) -> str:
         """Which budget is used up by now, and how to go on, in words; empty while none is."""
         return self._used_up(self._meter.session())
+
+    def take_over(
+        self, engines: Mapping[str, Mapping[str, EngineStats]], placed: Mapping[str, float]
+    ) -> None:
+        """Count engines that were up before from what they had used (`Meter.take_over`)."""
+        self._meter.take_over(engines, placed)
 
     def begin_playing(self, sizes: Sizes, wanted: int, before: int) -> None:
         """Note that dialogues are played from now on (`Meter.begin_playing`)."""

@@ -37,6 +37,8 @@ from trainer.board import BOARD, board, board_findings
 from trainer.chat_file import ChatFile
 from trainer.data import Examples, drawn, encode
 from trainer.loop import Fitted
+from trainer.mixture import Mixture, mix
+from trainer.split import SPLITS
 from trainer.training import (
     LOG,
     Job,
@@ -101,7 +103,7 @@ class _Task:
     asked: str | None
     place: Path | str
     base: str
-    train: ChatFile
+    train: Mixture
     validation: ChatFile | None
     data: dict[str, str] = field(default_factory=dict)
 
@@ -148,15 +150,18 @@ def train(run: RunFile, fresh: bool, say: Say) -> Trained:
         InputError: with everything that keeps it from starting.
         DuologueError: it failed; what is durable stays.
     """
-    folder = RunFolder(run.run.out, run.run.name)
+    from cluster.rounds import refuse_successors
+
+    folder = RunFolder.of(run)
     with folder.hold():
-        task = _task(run, folder.round(0))
+        task = _task(run, folder)
         there = published(task.adapter)
         if there is not None and there.get("training") == task.digest and not fresh:
             say("the adapter is there already, made from the same (--fresh trains it again)")
             if run.train.merge:
                 _merge(task, there, say)
             return Trained(task.adapter, there, again=True)
+        refuse_successors(folder)
         if fresh:
             _forget(task.folder)
         manifest = _train(task, folder, say)
@@ -186,7 +191,7 @@ def base_model(run: RunFile) -> tuple[str, str | None]:
 
 def unfit(run: RunFile) -> list[Finding]:
     """Return what keeps a run's training from working, wherever it runs and whatever it learns."""
-    training = RunFolder(run.run.out, run.run.name).round(0).child("training")
+    training = RunFolder.of(run).round().child("training")
     findings = [*setting_findings(run.train), *board_findings(run.train, training)]
     try:
         name, revision = base_model(run)
@@ -220,16 +225,17 @@ def _resolved(name: str, revision: str | None) -> tuple[Path | str, list[Finding
         return "", [Finding(Where("train.model"), str(error))]
 
 
-def _task(run: RunFile, round_: Folder) -> _Task:
+def _task(run: RunFile, folder: RunFolder) -> _Task:
     name, revision = base_model(run)
     place, findings = _resolved(name, revision)
+    curated = folder.round().child("curated")
     files: dict[str, ChatFile] = {}
-    for side in ("train", "validation"):
+    for side in SPLITS:
         try:
-            files[side] = ChatFile.open(round_.child("curated"), f"{side}.parquet")
+            files[side] = ChatFile.open(curated, f"{side}.parquet")
         except FileNotFoundError:
             if side == "train":
-                where = Where(round_.child("curated").file("train.parquet"))
+                where = Where(curated.file("train.parquet"))
                 findings.append(Finding(where, "there are no training examples", _CURATE))
         except InputError as error:
             findings += error.findings
@@ -238,9 +244,29 @@ def _task(run: RunFile, round_: Folder) -> _Task:
     pinned = (commit(place, revision) if isinstance(place, str) else None) or revision
     section = run.train.model_copy(update={"model": name, "revision": pinned})
     base = base_digest(place, pinned)
-    data = {side: file.digest() for side, file in files.items()}
-    train_, held = files["train"], files.get("validation")
-    return _Task(run, round_, section, name, revision, place, base, train_, held, data)
+    train_, held = files.pop("train"), files.get("validation")
+    earlier = _earlier(folder) if run.rounds.earlier else []
+    mixture = mix(train_, earlier, files.values(), run.rounds.earlier, section.seed)
+    data = mixture.digests() | ({"validation": held.digest()} if held else {})
+    return _Task(run, folder.round(), section, name, revision, place, base, mixture, held, data)
+
+
+def _earlier(folder: RunFolder) -> list[ChatFile]:
+    """Return the train splits of the promoted rounds before this one."""
+    found = []
+    for number in range(folder.number):
+        before = folder.at_round(number)
+        verdict = before.note().verdict
+        if verdict is None or not verdict.promoted:
+            continue
+        curated = before.round().child("curated")
+        try:
+            found.append(ChatFile.open(curated, "train.parquet"))
+        except FileNotFoundError:
+            where = Where(curated.file("train.parquet"))
+            hint = "Leave rounds.earlier out, or put the file back."
+            raise InputError([Finding(where, "is gone, and is learned from", hint)]) from None
+    return found
 
 
 def resources(run: RunFile) -> Resources:
@@ -308,6 +334,8 @@ def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
 
 def _encoded(task: _Task, encoder: ChatEncoder, say: Say) -> tuple[Examples, Examples]:
     window, taken = task.section.window, task.taken()
+    if task.train.taken:
+        say(f"{len(task.train.taken)} dialogues of earlier rounds are learned from, too")
     if taken is not None:
         say(f"learning from {len(taken)} dialogues of the train split (train.dialogues)")
     chats = (

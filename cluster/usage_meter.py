@@ -53,6 +53,7 @@ class _Replica:
     totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_COUNTERS, 0))
     last: EngineStats = field(default_factory=EngineStats)
     placed_s: float = 0.0
+    placed_then_s: float = 0.0
     placed_before_s: float = 0.0
     up_s: float = 0.0
     busy_s: float = 0.0
@@ -96,6 +97,9 @@ class _Replica:
 
     def hold(self, seconds: float) -> None:
         """Note for how long it has had its place; a shorter time is that of another place."""
+        if seconds < self.placed_then_s:
+            self.placed_then_s = 0.0
+        seconds -= self.placed_then_s
         if seconds < self.placed_s:
             self.placed_before_s += self.placed_s
         self.placed_s = seconds
@@ -147,6 +151,16 @@ class Meter:
         self._wanted = self._before = 0
         self._walkers: Sequence[WalkerStats] = ()
         self._replicas: dict[str, dict[str, _Replica]] = {name: {} for name in run.speaking_engines}
+
+    def take_over(
+        self, engines: Mapping[str, Mapping[str, EngineStats]], placed: Mapping[str, float]
+    ) -> None:
+        """Count replicas that were up before from what they had used then (see `look`, `hold`)."""
+        for name, replicas in engines.items():
+            for replica, stats in replicas.items():
+                self._known(name, replica).last = stats
+        for replica, seconds in placed.items():
+            self._known(engine_of(replica), replica).placed_then_s = seconds
 
     def enter(self, phase: Phase) -> None:
         """Begin another phase."""

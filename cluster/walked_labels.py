@@ -37,7 +37,7 @@ def walked_labels(path: Path) -> list[Labelled]:
     made = read_made(folder)
     domain = made.place.open()
     turns: list[Labelled] = []
-    for dialogue in read_dialogues(folder.round(0).child("dialogues")):
+    for dialogue in read_dialogues(folder.round().child("dialogues")):
         followed = follow(dialogue, domain, source_of(dialogue, made.run.run.seed))
         for replayed in own_agent_turns(followed):
             references: dict[str, tuple[str, ...]] = {}

@@ -143,6 +143,7 @@ class EngineInfo:
         max_running: how many candidates it decodes at once; admission never goes above it.
         tokenizer: a local folder or name that `transformers.AutoTokenizer` loads; empty unless it
             takes tokens.
+        adapters: requests may name one.
         remote: documents leave the machine.
     """
 
@@ -151,7 +152,7 @@ class EngineInfo:
     window: int
     max_running: int
     tokenizer: str = ""
-    adapter: str = ""
+    adapters: bool = False
     remote: bool = False
     versions: dict[str, str] = field(default_factory=dict)
 

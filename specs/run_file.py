@@ -33,6 +33,7 @@ class RunSection(Section):
     """What the run is called, how much it makes, and where that goes.
 
     Attributes:
+        round: that a command is about; `duologue run` goes through all of `rounds`.
         attempts: how often a dialogue that finds no words, or none that can be read, is tried
             before that is its row.
         log_interval_s: within which a turn that was said is in the turn log.
@@ -44,6 +45,7 @@ class RunSection(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     dialogues: Annotated[int, Field(ge=1)] = 24
+    round: Annotated[int, Field(ge=0, le=999)] = 0
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
     seed: int = 0
     out: Annotated[Place, Field(min_length=1)] = "runs"
@@ -403,6 +405,34 @@ class EvaluateSection(Section):
     seed: int = 0
 
 
+class RoundsSection(Section):
+    """How often the agent learns from its own dialogues, and what keeps it from getting worse.
+
+    In each round the dialogues are played, curated and learned from; the next one's agent is played
+    by the adapter, if the round is promoted, else by who played it before.
+
+    Attributes:
+        count: rounds that `duologue run` goes through.
+        least: dialogues of the train split that a round must have to be trained on.
+        diversity: what share of the first round's diversity (`rouge_diversity`, which does not
+            depend on how many dialogues there are) a round's kept dialogues must have.
+        trial: dialogues that each agent plays to show what it can do, always for the same users;
+            in routed talk with the workflow `unstructured`. 0 for no trial.
+        held_out: domains that the agent never learns from, tried beside the run's own; a round
+            whose agent does worse there (or, without any, in the run's own) than the one before,
+            by more than that one's interval, is not promoted.
+        earlier: the most of a round's training dialogues that are taken from earlier rounds, as a
+            share of all.
+    """
+
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+    least: Annotated[int, Field(ge=1)] = 8
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.8
+    trial: Annotated[int, Field(ge=0)] = 0
+    held_out: tuple[Place, ...] = ()
+    earlier: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class RunFile(Section):
     """A whole run file."""
 
@@ -441,6 +471,7 @@ class RunFile(Section):
     curate: CurateSection = CurateSection()
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
+    rounds: RoundsSection = RoundsSection()
     cluster: ClusterSection = ClusterSection()
     budget: BudgetSection = BudgetSection()
 
@@ -476,16 +507,25 @@ class RunFile(Section):
 
     @model_validator(mode="after")
     def _adapters_speak_turn_by_turn(self) -> RunFile:
-        if self.roles.adapter is None:
+        rounds = self.rounds.count > 1 or self.rounds.trial > 0
+        if self.roles.adapter is None and not rounds:
             return self
+        what = "roles.adapter" if self.roles.adapter is not None else "an adapter (rounds)"
         if self.policy.kind == "single_prompt":
-            raise ValueError(
-                "roles.adapter plays turn by turn: leave it out, or change policy.kind"
-            )
+            raise ValueError(f"{what} plays turn by turn: leave it out, or change policy.kind")
         if self.engines[self.roles.agent].kind == "openai":
             raise ValueError(
-                f"roles.adapter is shown tokens, which the endpoint {self.roles.agent!r} does not "
-                "take: give the agent an engine of kind vllm"
+                f"{what} is shown tokens, which the endpoint {self.roles.agent!r} does not take: "
+                "give the agent an engine of kind vllm"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_domains_are_tried(self) -> RunFile:
+        if self.rounds.held_out and not self.rounds.trial:
+            raise ValueError(
+                "rounds.held_out names domains, and rounds.trial is 0: say how many dialogues each "
+                "agent plays there (rounds.trial = 20)"
             )
         return self
 
@@ -518,15 +558,7 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
     Raises:
         InputError: with every finding, when the file or a setting cannot be used.
     """
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError([Finding(Where(str(path)), "there is no such run file")]) from None
-    except RecursionError:
-        raise InputError([Finding(Where(str(path)), "is nested too deeply")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError([Finding(Where(str(path)), f"is not readable as TOML: {error}")]) from None
+    data = read_toml(Path(path), "run file")
     engines = data.get("engines")
     before = set(engines) if isinstance(engines, dict) else set()
     apply(data, settings, RunFile)
@@ -536,6 +568,18 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunFile:
     if useless:
         raise InputError([_useless(name, run) for name in useless])
     return run
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Return what a TOML file holds; raises InputError when there is none, or it is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError([Finding(Where(str(path)), f"there is no such {what}")]) from None
+    except RecursionError:
+        raise InputError([Finding(Where(str(path)), "is nested too deeply")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError([Finding(Where(str(path)), f"is not readable as TOML: {error}")]) from None
 
 
 def _useless(name: str, run: RunFile) -> Finding:
@@ -578,5 +622,6 @@ def _keys_at(location: Sequence[str | int]) -> list[str]:
 
 def resolved(run: RunFile) -> dict[str, Any]:
     """Return the run file as JSON data, for the run's folder; keys are in it by name only."""
-    data: dict[str, Any] = json.loads(run.model_dump_json())
+    # The round is what a command is about, not what the run is.
+    data: dict[str, Any] = json.loads(run.model_dump_json(exclude={"run": {"round"}}))
     return data

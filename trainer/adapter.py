@@ -87,6 +87,11 @@ def upload(source: Path, target: Folder) -> None:
         raise storage_error(error, target.path) from error
 
 
+def trained_as(manifest: Mapping[str, Any]) -> str:
+    """Return what tells an adapter from every other: what it was trained on, how, and when."""
+    return f"{manifest.get('training', '')} {manifest.get('made', '')}".strip()
+
+
 def published(folder: Folder) -> dict[str, Any] | None:
     """Return the manifest of a run's adapter; None where there is no whole one."""
     try:

@@ -19,6 +19,10 @@ Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+class TooFewUnits(InputError):
+    """What was kept cannot stand on all sides that are asked for."""
+
+
 def unit(walk_id: str, document: str) -> str:
     """Return what is never divided: the seed document, or the dialogue where there is none."""
     return f"document {document}" if document else f"dialogue {walk_id}"
@@ -43,7 +47,7 @@ def split(units: Iterable[str], validation: float, test: float, seed_: int) -> d
         validation, test: shares of the units.
 
     Raises:
-        InputError: there are fewer units than sides.
+        TooFewUnits: there are fewer units than sides.
     """
     places = {one: uniform(seed_, "split", one) for one in units}
     order = sorted(places, key=lambda one: (places[one], one))
@@ -65,7 +69,7 @@ def _count(share: float, found: int, most: int) -> int:
     return min(max(1, found), most) if share > 0 else 0
 
 
-def _too_few(order: list[str], sides: int) -> InputError:
+def _too_few(order: list[str], sides: int) -> TooFewUnits:
     what = "dialogues" if order and order[0].startswith("dialogue") else "seed documents"
     there = f"{len(order)} {what}" if len(order) != 1 else f"only one of the {what}"
     message = f"the kept dialogues have {there}, which cannot stand on {sides} sides of a split"
@@ -73,4 +77,4 @@ def _too_few(order: list[str], sides: int) -> InputError:
         "Play more dialogues (--set run.dialogues=N), give the domain more documents, or do with "
         "fewer sides (--set curate.test=0 --set curate.validation=0)."
     )
-    return InputError([Finding(Where("curate"), message, hint)])
+    return TooFewUnits([Finding(Where("curate"), message, hint)])

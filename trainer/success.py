@@ -42,12 +42,18 @@ def _share(column: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any] | No
     if not len(known):
         return None
     halfway = int((known >= HALF).sum())
-    interval = binomtest(halfway, len(known)).proportion_ci(LEVEL, method="wilson")
+    low, high = wilson(halfway, len(known))
     return {
         "dialogues": len(known),
         "halfway": halfway,
         "share": halfway / len(known),
-        "low": float(interval.low),
-        "high": float(interval.high),
+        "low": low,
+        "high": high,
         "mean": float(known.mean()),
     }
+
+
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """Return Wilson's interval of a share, for `of` of at least 1."""
+    interval = binomtest(count, of).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

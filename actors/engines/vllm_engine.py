@@ -24,7 +24,8 @@ from specs.engine_section import EngineSection
 from specs.errors import EngineError
 
 GREEDY = 1e-5
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks of adapters that vLLM makes room for."""
 
 
 class VllmBackend:
@@ -67,7 +68,7 @@ class VllmBackend:
             raise
         vocabulary = int(self._engine.model_config.get_vocab_size())
         self._params = _sampling_params(special_ids(tokenizer, vocabulary))
-        self._info = _info(self._engine, str(model), self._config, self._adapter)
+        self._info = _info(self._engine, str(model), self._config)
         return self._info
 
     def admit(self) -> float:
@@ -244,13 +245,13 @@ def _rank(adapter: str) -> int:
         rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{adapter} holds no LoRA adapter: {error}", True) from error
-    fitting = [known for known in _LORA_RANKS if known >= rank]
+    fitting = [known for known in LORA_RANKS if known >= rank]
     if not fitting:
         raise EngineError(f"the adapter {adapter} has rank {rank}; vLLM takes 512 at most", True)
     return fitting[0]
 
 
-def _info(engine: Any, model: str, config: EngineSection, adapter: str) -> EngineInfo:
+def _info(engine: Any, model: str, config: EngineSection) -> EngineInfo:
     import torch
     import vllm
 
@@ -260,7 +261,7 @@ def _info(engine: Any, model: str, config: EngineSection, adapter: str) -> Engin
         window=int(engine.model_config.max_model_len),
         max_running=int(engine.vllm_config.scheduler_config.max_num_seqs),
         tokenizer=model,
-        adapter=adapter,
+        adapters=engine.vllm_config.lora_config is not None,
         versions={"vllm": vllm.__version__, "torch": torch.__version__},
     )
 

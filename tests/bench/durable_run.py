@@ -21,9 +21,9 @@ from specs.run_file import load
 def main(run_file: str, notes: str) -> None:
     run = load(Path(run_file), ())
     domain = open_run_domain(run)
-    with RunFolder(run.run.out, run.run.name) as folder, ray_session(None):
+    with RunFolder.of(run) as folder, ray_session(None):
         folder.open(run, domain)
-        crew = Crew(run, domain, source_of(run), folder.round(0), print, sizes(run))
+        crew = Crew(run, domain, source_of(run), folder.round(), print, sizes(run))
         crew.open_sinks()
         crew.start()
         assert crew.walkers is not None

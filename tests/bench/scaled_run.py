@@ -186,13 +186,13 @@ def main(given: str, notes: str) -> None:
     run = validate(setting["run"], "bench")
     domain = open_run_domain(run)
     reporter = Reporter()
-    with RunFolder(run.run.out, run.run.name) as folder, ray_session(None):
+    with RunFolder.of(run) as folder, ray_session(None):
         folder.open(run, domain)
         crew = SimulatedCrew(
             run,
             domain,
             source_of(run),
-            folder.round(0),
+            folder.round(),
             reporter.say,
             sizes(run),
             speeds=setting["speeds"],
@@ -202,7 +202,7 @@ def main(given: str, notes: str) -> None:
             crew.open_sinks()
             before = crew.start().done
             with Path(notes).open("w", buffering=1) as file:
-                spending = Spending(run, folder.round(0), 1, reporter.say)
+                spending = Spending(run, folder.round(), 1, reporter.say)
                 notes_of = Notes(crew, file, setting["limit_s"])
                 watch(crew, notes_of, folder.check, before, spending)
         finally:

@@ -114,7 +114,7 @@ def write_rows(folder: RunFolder, number: int, dialogues: list[Dialogue]) -> Non
 def test_curation(capsys: Any, tmp_path: Path) -> None:
     run = run_file(tmp_path)
     began = time.monotonic()
-    write(run, RunFolder(run.run.out, run.run.name))
+    write(run, RunFolder.of(run))
     written = time.monotonic() - began
     command = [sys.executable, "-c", CODE, run.model_dump_json()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

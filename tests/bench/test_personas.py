@@ -54,7 +54,7 @@ def corpora() -> Iterator[tuple[str, Domain, Speeches]]:
     for path in RUNS:
         folder = RunFolder.at(str(path))
         domain = read_made(folder).place.open()
-        spoken = list(read_dialogues(folder.round(0).child("dialogues")))
+        spoken = list(read_dialogues(folder.round().child("dialogues")))
         yield str(path), domain, speeches(spoken, OWN)
 
 

@@ -80,7 +80,7 @@ def played(tmp_path: Path) -> Path:
     tiny_domain.write(tmp_path / "kiosk")
     run = run_file(tmp_path)
     domain = open_run_domain(run)
-    folder = RunFolder(run.run.out, run.run.name)
+    folder = RunFolder.of(run)
     with folder:
         folder.open(run, domain)
         dialogues = [spoiled(one) for one in rehearse(domain, PLAYED, 0, 0)]
@@ -106,7 +106,7 @@ def test_after_curation_nothing_is_inconsistent(played: Path) -> None:
     assert after == {}
 
     domain = open_run_domain(run)
-    folder = RunFolder(run.run.out, run.run.name)
+    folder = RunFolder.of(run)
     dialogues = {one.walk_id: one for one in read_dialogues(folder.dialogues())}
     rows = [
         row
@@ -119,7 +119,7 @@ def test_after_curation_nothing_is_inconsistent(played: Path) -> None:
         assert inconsistencies(follow(dialogue, domain, source_of(dialogue, run.run.seed))) == []
         assert any(message["train"] for message in row["messages"])
 
-    quality = list(read_rows(folder.round(0).child("quality"), quality_schema(["inconsistencies"])))
+    quality = list(read_rows(folder.round().child("quality"), quality_schema(["inconsistencies"])))
     assert len(quality) == PLAYED
     kept = {row["walk_id"] for row in quality if row["kept"]}
     assert kept == {row["walk_id"] for row in rows}
@@ -189,7 +189,7 @@ def test_what_cannot_be_is_refused_before_anything_is_read(tmp_path: Path) -> No
     with pytest.raises(InputError, match="there is no run here"):
         curate(run_file(tmp_path), False, quiet)
     run = run_file(tmp_path)
-    with RunFolder(run.run.out, run.run.name) as folder:
+    with RunFolder.of(run) as folder:
         folder.open(run, open_run_domain(run))
     with pytest.raises(InputError, match="no finished dialogues"):
         curate(run, False, quiet)

@@ -67,7 +67,7 @@ def run_file(out: Path | str, **sections: Any) -> RunFile:
 
 def written(run: RunFile, domain: Domain, dialogues: Sequence[Dialogue]) -> RunFolder:
     """Make a run of dialogues."""
-    folder = RunFolder(run.run.out, run.run.name)
+    folder = RunFolder.of(run)
     folder.open(run, domain)
     folder.close()
     rows = [dialogue_row(replace(one, run=run.run.name)) for one in dialogues]
@@ -489,7 +489,7 @@ def refused(run: RunFile) -> str:
 def test_no_run_and_no_dialogues_are_refused(tmp_path: Path, domain: Domain) -> None:
     run = run_file(tmp_path)
     assert "there is no run here" in refused(run)
-    folder = RunFolder(run.run.out, run.run.name)
+    folder = RunFolder.of(run)
     folder.open(run, domain)
     folder.close()
     assert "no finished dialogues" in refused(run)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from specs.errors import InputError
+from specs.experiment_file import load_experiment
 from specs.run_file import RunFile, load
 
 RUNS = Path(__file__).resolve().parents[2] / "specs" / "runs"
@@ -22,6 +23,18 @@ def alike(run: RunFile) -> dict[str, object]:
 def test_a_shipped_run_file_loads(path: Path) -> None:
     run = load(str(path), [])
     assert run.run.name == path.stem
+
+
+EXPERIMENTS = RUNS.parent / "experiments"
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_shipped_experiment_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RUNS.parents[1])
+    found = load_experiment(path)
+    assert found.file.name == path.stem
+    values = len(found.file.sweep.values) if found.file.sweep else 1
+    assert len(found.cases) == values * len(found.file.arms)
 
 
 @pytest.mark.parametrize("name", ["gate", "full"])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import fs as pafs
 
 from cluster import train as training
+from cluster.run_folder import RunFolder
 from cluster.train import _manifest, _task, unplaced
 from specs.agent_format import ChatMessage
 from specs.chat_template import IGNORED, ChatEncoder
@@ -346,7 +347,8 @@ def capped(folder: Path, model: Path, **section: Any) -> training._Task:
         "roles": {"user": "ref", "agent": "ref"},
         "train": {"model": str(model), "window": 512, **section},
     }
-    return training._task(validate(data, "run.toml"), Folder.of(folder / "tea" / "round-0"))
+    run = validate(data, "run.toml")
+    return training._task(run, RunFolder.of(run))
 
 
 def learned(task: training._Task, encoder: ChatEncoder) -> list[list[int]]:
@@ -504,8 +506,8 @@ def test_an_adapter_says_which_commit_it_was_trained_on(
         },
         "test",
     )
-    round_ = Folder.of(tmp_path / "out" / "tea" / "round-0")
-    task = _task(run, round_)
+    place = RunFolder.of(run)
+    task = _task(run, place)
     examples = encode(chats(1), encoder, 512)
     fitted = Fitted(True, 0.0, 1, 1, 1, 1, 0, 9, 1.0, 0.5, None, 9)
     made = _manifest(task, fitted, examples, examples, 1.0)
@@ -514,7 +516,7 @@ def test_an_adapter_says_which_commit_it_was_trained_on(
     assert check_adapter(folder, "acme/tiny", weights.base_digest("acme/tiny")) == []
     assert task.section.revision == A  # what every worker loads, though the branch moves now:
     hub.write_text(B)
-    assert _task(run, round_).digest != task.digest
+    assert _task(run, place).digest != task.digest
     (found,) = check_adapter(folder, "acme/tiny", weights.base_digest("acme/tiny"))
     assert "trained on another revision of acme/tiny" in found.message
     assert f'revision = "{A}"' in found.hint

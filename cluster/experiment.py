@@ -1,0 +1,239 @@
+"""`duologue experiment`: arms of one comparison, each a run of its own, and one table of all.
+
+Invariants: arms whose words would be the same have the same dialogues, played once; all are
+measured on the same test dialogues and by the same users; each stage resumes, so that the same
+command goes on from wherever it was; an arm that leaves nothing to learn from is a row that says
+so, and costs no other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from cluster import rounds, whole_run
+from cluster.agent_adapter import with_adapter
+from cluster.experiment_table import TABLE, Row, lines, write
+from cluster.generate import open_run_domain
+from cluster.held_out import amounts
+from cluster.progress import duration
+from cluster.resume import ENGINE_PLACEMENT, changes
+from cluster.run_folder import RunFolder, refuse_relative
+from cluster.trial import tried
+from specs.errors import DuologueError, Finding, InputError, Where
+from specs.experiment_file import Case, Experiment, leaves
+from specs.masking import without_secrets
+from specs.parts import Folder, part_names
+from specs.run_file import RunFile, resolved
+from trainer.adapter import published
+from trainer.curated import NothingKept
+from trainer.split import TooFewUnits
+
+MANIFEST = "experiment.json"
+FORMAT = "duologue-experiment"
+
+Say = Callable[[str], None]
+
+_HARMLESS = ("run", "walkers", "cluster", "budget")
+"""Tables of a run file that do not decide what an arm comes to, or of which more is played."""
+
+
+def command(experiment: Experiment, fresh: bool) -> None:
+    """Go through all arms, and print the table.
+
+    Raises:
+        InputError: for whatever cannot work, before anything is played where it can be known.
+        DuologueError: a stage failed, or an arm left nothing to learn from; what is there stays.
+    """
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    refuse_relative(experiment.file.out, os.environ, os.getcwd())
+    if findings := list(dict.fromkeys(_unfit(experiment))):
+        raise InputError(findings)
+    place = Folder.of(experiment.place)
+    _begin(experiment, place, fresh)
+    anew = fresh or TABLE not in place.names()  # a table that is there stays until it is made again
+    made: dict[str, Row] = {}
+    for number, case in enumerate(_in_order(experiment)):
+        count = f"{number + 1} of {len(experiment.cases)}"
+        click.echo(f"\n== {case.name} ({count}, after {duration(time.monotonic() - began)})")
+        made[case.name] = _row(experiment, case, list(made.values()), fresh, say)
+        rows = [made[one.name] for one in experiment.cases if one.name in made]
+        if anew or len(rows) == len(experiment.cases):
+            write(experiment, rows, place)
+    click.echo("\n" + "\n".join(lines(experiment, rows)))
+    click.echo(f"\n{place.path}\ndone in {duration(time.monotonic() - began)}")
+    if failed := [row for row in rows if row.failed]:
+        reasons = "\n    ".join(f"{row.name}: {row.failed}" for row in failed)
+        raise DuologueError(f"{len(failed)} arms left nothing to learn from\n    {reasons}")
+
+
+def _in_order(experiment: Experiment) -> list[Case]:
+    """Return the cases, those of the arm that all are tested on first."""
+    asked = experiment.file.test or experiment.cases[0].arm
+    return sorted(experiment.cases, key=lambda case: case.arm != asked)
+
+
+def _unfit(experiment: Experiment) -> Iterator[Finding]:
+    for case in experiment.cases:
+        yield from whole_run.unfit(case.run)
+        if "test" in experiment.file.measures:
+            yield from whole_run.untested(case.run)
+        if "trial" in experiment.file.measures:
+            yield from rounds.unfit(case.run)
+
+
+# -- what is there already
+
+
+def _begin(experiment: Experiment, place: Folder, fresh: bool) -> None:
+    """Refuse a changed experiment, and note what this one is.
+
+    Raises:
+        InputError: with every setting of an arm that is not what it was.
+    """
+    now = {case.name: without_secrets(_decisive(case.run)) for case in experiment.cases}
+    before = _noted(place)
+    if before is not None and not fresh:
+        findings = [
+            _changed(place, name, key, old[key], now[name].get(key))
+            for name, old in before.items()
+            if name in now
+            for key in old
+            if old[key] != now[name].get(key)
+        ]
+        if findings:
+            raise InputError(findings)
+    place.create()
+    known = {} if fresh else (before or {})
+    content = {"format": FORMAT, "name": experiment.file.name, "arms": {**known, **now}}
+    place.write_bytes(MANIFEST, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _noted(place: Folder) -> Mapping[str, Mapping[str, Any]] | None:
+    try:
+        found = json.loads(place.read_bytes(MANIFEST))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        where = Where(place.file(MANIFEST))
+        raise InputError([Finding(where, f"cannot be read: {error}", _WAYS)]) from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError([Finding(Where(place.file(MANIFEST)), "is no experiment's", _WAYS)])
+    arms: Mapping[str, Mapping[str, Any]] = found["arms"]
+    return arms
+
+
+_WAYS = "Go on under another name (--set name=NAME), or start over (--fresh)."
+
+
+def _changed(place: Folder, name: str, key: str, old: Any, new: Any) -> Finding:
+    was, is_ = (json.dumps(one, ensure_ascii=False)[:80] for one in (old, new))
+    message = f"the arm {name} was made otherwise: {key} was {was} and is now {is_}"
+    return Finding(Where(place.path), message, _WAYS)
+
+
+def _decisive(run: RunFile) -> dict[str, Any]:
+    """Return what decides what an arm comes to, by its key: settings, and the domain's digest."""
+    found = {
+        key: value
+        for key, value in leaves(resolved(run))
+        if key.partition(".")[0] not in _HARMLESS and not _placement(key)
+    }
+    return {**found, "run.seed": run.run.seed, "domain.digest": open_run_domain(run).digest}
+
+
+def _placement(key: str) -> bool:
+    parts = key.split(".")
+    return parts[0] == "engines" and len(parts) > 2 and parts[2] in ENGINE_PLACEMENT
+
+
+# -- an arm
+
+
+def _row(experiment: Experiment, case: Case, before: Sequence[Row], fresh: bool, say: Say) -> Row:
+    measures = experiment.file.measures
+    run, folder = case.run, RunFolder.of(case.run)
+    row = Row(case.arm, case.value, case.name)
+    done = {one.name for one in before}
+    others = (one for one in experiment.cases if one.name in done)
+    donor = next((one for one in others if same_words(one.run, run)), None)
+    if donor is not None:
+        _adopt(donor, run, fresh, say)
+    try:
+        curated = whole_run.make_dialogues(run, fresh and donor is None, say)
+    except (NothingKept, TooFewUnits) as few:
+        row.failed = few.findings[0].message
+        if "test" in measures and not before:
+            hint = "All arms were to be measured on its test dialogues."
+            found = Finding(Where(case.name), f"is what is measured on: {row.failed}", hint)
+            raise InputError([found]) from None
+        return row
+    row.dialogues = curated.summary
+    if "test" in measures or "trial" in measures:
+        whole_run.train_stage(run, fresh, say)
+        row.learned = learned_from(folder)
+    if "test" in measures:
+        row.test = _tested(experiment, case, fresh, say)
+    if "trial" in measures:
+        place = folder.round()
+        row.trials = tried(run, place, place.child("adapter").path, say)
+    return row
+
+
+def learned_from(folder: RunFolder) -> int | None:
+    """Return from how many dialogues a run's adapter has learned; None where it is not known."""
+    manifest = published(folder.round().child("adapter")) or {}
+    found = amounts(manifest)["dialogues"]
+    return int(found) if found is not None else None
+
+
+def same_words(one: RunFile, other: RunFile) -> bool:
+    """Return whether two runs would play the same dialogues."""
+    contents = [{"run_file": resolved(run)} for run in (one, other)]
+    alike = not changes(contents[0], contents[1]) and not changes(contents[1], contents[0])
+    if one.curate.kept is not None or other.curate.kept is not None:
+        alike = alike and one.curate == other.curate  # which decides how many are played
+    return alike and (one.domain, one.run.dialogues) == (other.domain, other.run.dialogues)
+
+
+def _adopt(donor: Case, run: RunFile, fresh: bool, say: Say) -> None:
+    """Give a run the dialogues of another that would have played the same.
+
+    What it has of its own, which an earlier donor or itself has played, gives way to them.
+    """
+    asked = with_adapter(run)
+    domain = open_run_domain(asked)
+    theirs, ours = RunFolder.of(donor.run).dialogues(), RunFolder.of(run)
+    names = part_names(theirs)
+    there = part_names(ours.dialogues())
+    known = set(there) <= set(names) and all(_alike(theirs, ours.dialogues(), n) for n in there)
+    if known and set(there) == set(names) and not fresh:
+        return
+    with ours:
+        ours.open(asked, domain, fresh=fresh or not known)
+        say(f"the dialogues of {donor.name}: their words are the same")
+        for name in sorted(set(names) - set(part_names(ours.dialogues()))):
+            ours.dialogues().write_bytes(name, theirs.read_bytes(name))
+
+
+def _alike(one: Folder, other: Folder, name: str) -> bool:
+    sizes = [folder.fs.get_file_info(folder.file(name)).size for folder in (one, other)]
+    return bool(sizes[0] == sizes[1])
+
+
+def _tested(experiment: Experiment, case: Case, fresh: bool, say: Say) -> Mapping[str, Any]:
+    from cluster.evaluate import evaluate
+
+    first = _in_order(experiment)[0]
+    test = RunFolder.of(first.run).round().child("curated").file("test.parquet")
+    data = None if first.name == case.name else test
+    return evaluate(case.run, fresh, say, data).comparison

@@ -1,0 +1,273 @@
+"""The experiment file: arms of one comparison, each a run file with something set otherwise.
+
+    name = "filters"
+    run = "specs/runs/tavern.toml"
+    measures = ["dialogues", "trial"]
+
+    [[arms]]
+    name = "ended"
+    set.curate.filters = [{ kind = "ended" }]
+
+What an arm sets lies over what all arms set, and that over the run file. Arms differ in one setting
+unless `differ` names those in which they may: a difference between arms is to have one reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from specs.errors import Finding, InputError, Where, nearest
+from specs.run_file import RunFile, read_toml, resolved, validate
+from specs.section import Place, Section
+from specs.settings import apply
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Measure = Literal["dialogues", "test", "trial"]
+
+OWN_PLACE = ("run.name", "run.out")
+"""Keys of a run file that every arm has of its own."""
+
+
+class Arm(Section):
+    """One way of doing it; `set` is a piece of a run file."""
+
+    name: Name
+    set: dict[str, Any] = Field(default_factory=dict)
+
+
+class Sweep(Section):
+    """Every arm is done once for each value of a key, such as `train.dialogues`."""
+
+    key: Annotated[str, Field(pattern=r"^[a-z_]+(\.[A-Za-z0-9_-]+)+$")]
+    values: Annotated[tuple[int | float | str | bool, ...], Field(min_length=2)]
+
+
+class ExperimentFile(Section):
+    """A whole experiment file.
+
+    Attributes:
+        run: the run file that all arms begin with.
+        out: where the experiment's folder goes, in which each arm has its own.
+        measures: `dialogues`: what was written; `test`: the adapter trained on it, on held-out
+            dialogues; `trial`: the same adapter, in fresh dialogues with the same users
+            (`rounds.trial` of them).
+        test: the arm on whose test split all are measured; None for the first.
+        differ: settings, or tables, in which arms may differ although there are several.
+    """
+
+    name: Name
+    run: Place
+    out: Annotated[Place, Field(min_length=1)] = "runs"
+    measures: Annotated[tuple[Measure, ...], Field(min_length=1)]
+    test: str | None = None
+    differ: tuple[str, ...] = ()
+    set: dict[str, Any] = Field(default_factory=dict)
+    arms: Annotated[tuple[Arm, ...], Field(min_length=2)]
+    sweep: Sweep | None = None
+
+    @model_validator(mode="after")
+    def _names(self) -> ExperimentFile:
+        names = [arm.name for arm in self.arms]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two arms are called {', '.join(map(repr, twice))}")
+        if self.test is not None and self.test not in names:
+            raise ValueError(f"test names the arm {self.test!r}, which is not there")
+        values = [str(value) for value in self.sweep.values] if self.sweep else []
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise ValueError(f"sweep.values has {', '.join(twice)} more than once")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run of an experiment: an arm, at one value of the sweep.
+
+    Attributes:
+        value: of the sweep; None where there is none.
+    """
+
+    arm: str
+    value: Any
+    run: RunFile
+
+    @property
+    def name(self) -> str:
+        """What it is called, in its experiment."""
+        return self.run.run.name
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment file with the runs that it makes, arm by arm, value by value."""
+
+    file: ExperimentFile
+    cases: tuple[Case, ...]
+
+    @property
+    def place(self) -> str:
+        """The experiment's folder, or its URI."""
+        return _inside(self.file.out, self.file.name)
+
+
+def _inside(out: str, name: str) -> str:
+    path, mark, options = out.partition("?" if "://" in out else "\0")
+    return f"{path.rstrip('/')}/{name}{mark}{options}"
+
+
+def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file, and the run file that it begins with.
+
+    Args:
+        settings: `key.path=value` over every arm's run file; `out=FOLDER` over the experiment's.
+
+    Raises:
+        InputError: with every finding: what cannot be used, or arms that differ in more than one
+            setting without saying so.
+    """
+    source = str(path)
+    data = read_toml(Path(path), "experiment file")
+    own = [one for one in settings if one.partition("=")[0].strip() in ("name", "out")]
+    apply(data, own, ExperimentFile)
+    try:
+        file = ExperimentFile.model_validate(data)
+    except ValidationError as error:
+        raise InputError([_finding(one, source) for one in error.errors()]) from None
+    base = read_toml(Path(file.run), "run file")
+    common = [one for one in settings if one not in own]
+    _refuse_own(common)
+    cases: list[Case] = []
+    findings: list[Finding] = []
+    for arm in file.arms:
+        for value in file.sweep.values if file.sweep else (None,):
+            try:
+                cases.append(_case(file, base, arm, value, common, source))
+            except InputError as error:
+                findings += error.findings
+    findings = list(dict.fromkeys(findings)) or [
+        *_differences(file, cases, source),
+        *_untried(file, cases, source),
+        *_unnamed(file, base, cases, common),
+    ]
+    if findings:
+        raise InputError(findings)
+    return Experiment(file, tuple(cases))
+
+
+def _refuse_own(settings: Sequence[str]) -> None:
+    for setting in settings:
+        if setting.partition("=")[0].strip() in (*OWN_PLACE, "run.round"):
+            hint = "Every arm has its own; the experiment's are name and out (--set name=NAME)."
+            raise InputError(f"--set {setting}: would put all arms into one folder", hint)
+
+
+def _untried(file: ExperimentFile, cases: Sequence[Case], source: str) -> Iterator[Finding]:
+    if "trial" in file.measures and not all(case.run.rounds.trial for case in cases):
+        message = "measures has a trial, of no dialogues"
+        yield Finding(Where(source), message, "Say of how many: set.rounds.trial = 20")
+
+
+def _unnamed(
+    file: ExperimentFile, base: Mapping[str, Any], cases: Sequence[Case], settings: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield engines that only the command line speaks of: a misspelt one's settings go nowhere."""
+    pieces = [base, file.set, *(arm.set for arm in file.arms)]
+    known = {name for one in pieces for name in _engines(one)}
+    known |= {name for case in cases for name in case.run.named_engines}
+    for setting in settings:
+        parts = setting.partition("=")[0].strip().split(".")
+        if parts[0] == "engines" and len(parts) > 1 and parts[1] not in known:
+            message = f"engines.{parts[1]} is an engine that nothing names"
+            yield Finding(Where("--set"), f"{message}{nearest(parts[1], known)}")
+
+
+def _engines(data: Mapping[str, Any]) -> Iterator[str]:
+    engines = data.get("engines")
+    yield from engines if isinstance(engines, Mapping) else ()
+
+
+def _case(
+    file: ExperimentFile,
+    base: Mapping[str, Any],
+    arm: Arm,
+    value: Any,
+    settings: Sequence[str],
+    source: str,
+) -> Case:
+    data = merged(merged(base, file.set), arm.set)
+    name = arm.name
+    if file.sweep is not None:
+        data = merged(data, _nested(file.sweep.key, value))
+        name = f"{name}-{value}"
+    data = merged(data, {"run": {"name": name, "out": _inside(file.out, file.name)}})
+    data = deepcopy(data)  # settings are put into it, and the pieces belong to all arms
+    apply(data, settings, RunFile)
+    return Case(arm.name, value, validate(data, f"{source}: arm {arm.name}"))
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two pieces of a run file, the second over the first; lists replace lists."""
+    found = dict(below)
+    for key, value in above.items():
+        under = found.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            found[key] = merged(under, value)
+        else:
+            found[key] = value
+    return found
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    first, _, rest = key.partition(".")
+    return {first: _nested(rest, value) if rest else value}
+
+
+def _differences(file: ExperimentFile, cases: Sequence[Case], source: str) -> Iterator[Finding]:
+    """Yield a finding where arms differ in more than one setting without saying so."""
+    swept = file.sweep.key if file.sweep else ""
+    settings = [dict(leaves(resolved(case.run))) for case in cases]
+    keys = dict.fromkeys(key for one in settings for key in one)
+    apart = [
+        key
+        for key in keys
+        if key not in (*OWN_PLACE, swept)
+        and any(one.get(key) != settings[0].get(key) for one in settings)
+    ]
+    undeclared = [key for key in apart if not any(_within(key, one) for one in file.differ)]
+    if not apart:
+        message = "all arms are the same: they set nothing that makes a difference"
+        yield Finding(Where(source), message, "Say what an arm sets otherwise: set.KEY = VALUE")
+    elif undeclared and len(apart) > 1:
+        message = f"arms differ in more than one setting: {', '.join(apart)}"
+        hint = (
+            "A difference between them would have more than one reason. Take one out, or say that "
+            f"it is meant: differ = {list(apart)}"
+        )
+        yield Finding(Where(source), message, hint.replace("'", '"'))
+
+
+def _within(key: str, table: str) -> bool:
+    return key == table or key.startswith(f"{table}.")
+
+
+def leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a run file, by their whole keys; a list is one."""
+    for name, value in data.items():
+        key = f"{above}.{name}" if above else name
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, key)
+        else:
+            yield key, value
+
+
+def _finding(detail: Mapping[str, Any], source: str) -> Finding:
+    location = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "unknown key"
+    return Finding(Where(source), f"{location}: {message}" if location else message)

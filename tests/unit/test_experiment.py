@@ -1,0 +1,318 @@
+"""Experiments: arms that differ in one setting, over shared dialogues, in one table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.experiment import command, same_words
+from cluster.experiment_table import Row, correlations
+from cluster.run_folder import RunFolder
+from specs.errors import DuologueError, InputError
+from specs.experiment_file import Experiment, load_experiment
+from specs.parts import read_dialogues
+from specs.records import Dialogue
+from specs.run_file import RunFile
+from tests.unit.theatre import PLAYED, Stage, set_up
+
+RUN = """
+[run]
+name = "tea"
+dialogues = {dialogues}
+[domain]
+path = "{place}/kiosk"
+[engines.references]
+kind = "reference"
+[roles]
+user = "references"
+agent = "references"
+[retrieval]
+embedding = "lexical"
+[curate]
+test = 0.15
+validation = 0.15
+"""
+
+FILTERS = """
+name = "filters"
+run = "{place}/run.toml"
+out = "{place}/runs"
+measures = ["dialogues", "trial"]
+set.rounds.trial = 6
+[[arms]]
+name = "none"
+set.curate.filters = [{{ kind = "none" }}]
+[[arms]]
+name = "ended"
+set.curate.filters = [{{ kind = "ended" }}]
+[[arms]]
+name = "random"
+set.curate.filters = [{{ kind = "random", share = 0.5 }}]
+[[arms]]
+name = "top"
+set.curate.filters = [{{ kind = "top", measure = "subgoals_said_relative", share = 0.7 }}]
+"""
+
+POLICIES = """
+name = "policies"
+run = "{place}/run.toml"
+out = "{place}/runs"
+measures = ["dialogues", "test"]
+test = "seven"
+[[arms]]
+name = "seven"
+set.run.seed = 7
+[[arms]]
+name = "eight"
+set.run.seed = 8
+[sweep]
+key = "train.dialogues"
+values = [4, 8]
+"""
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    (tmp_path / "run.toml").write_text(RUN.format(place=tmp_path, dialogues=PLAYED))
+    return set_up(tmp_path, monkeypatch)
+
+
+def experiment(place: Path, text: str, *settings: str) -> Experiment:
+    path = place / "experiment.toml"
+    path.write_text(text.format(place=place))
+    return load_experiment(path, settings)
+
+
+def refusal(place: Path, text: str, *settings: str) -> str:
+    with pytest.raises(InputError) as refused:
+        experiment(place, text, *settings)
+    return str(refused.value)
+
+
+def table(place: Path, name: str) -> Any:
+    return json.loads((place / "runs" / name / "table.json").read_text())
+
+
+def test_arms_of_the_same_words_share_dialogues_and_each_learns_from_its_own(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = experiment(tmp_path, FILTERS)
+    command(asked, False)
+    # One generation for all, and a trial for each: the same users.
+    assert [name for name, _, _ in stage.played] == ["none", *["kiosk"] * 4]
+    cases = [RunFolder.of(case.run) for case in asked.cases]
+    ids = [[one.walk_id for one in read_dialogues(folder.dialogues())] for folder in cases]
+    assert len(ids[0]) == PLAYED
+    assert all(one == ids[0] for one in ids)
+
+    found = table(tmp_path, "filters")
+    rows = {row["arm"]: row["figures"] for row in found["rows"]}
+    assert list(rows) == ["none", "ended", "random", "top"]
+    assert rows["none"]["kept"]["value"] == 1.0
+    assert rows["random"]["kept"]["low"] < 0.5 < rows["random"]["kept"]["high"]
+    for figures in rows.values():
+        trial = figures["trial: subgoals, share"]
+        assert trial["low"] <= trial["value"] <= trial["high"]
+        assert {"trial: persona", "trial: ended", "trial: diversity"} <= set(figures)
+    said = capsys.readouterr().out
+    assert "| none |" in said
+    assert (tmp_path / "runs" / "filters" / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert said.count("| filters |") == 1
+    assert (tmp_path / "runs" / "filters" / "table.md").read_text() in said
+
+
+def test_a_sweep_measures_every_arm_at_every_value_on_one_test_split(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_of: list[tuple[str, str | None]] = []
+
+    def evaluate(run: RunFile, fresh: bool, say: Any, data: str | None = None) -> Any:
+        asked_of.append((run.run.name, data))
+        value = 0.1 * (run.train.dialogues or 0)
+        figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+        row = {"measure": "intent_accuracy", "systems": {"adapter": figure}}
+        return SimpleNamespace(comparison={"rows": [row]})
+
+    monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
+    command(experiment(tmp_path, POLICIES), False)
+    test = f"{tmp_path}/runs/policies/seven-4/round-0/curated/test.parquet"
+    assert asked_of == [("seven-4", None), ("seven-8", test), ("eight-4", test), ("eight-8", test)]
+    assert [name for name, _, _ in stage.played] == ["seven-4", "eight-4"]
+    rows = table(tmp_path, "policies")["rows"]
+    assert [(row["arm"], row["value"]) for row in rows] == [
+        ("seven", 4),
+        ("seven", 8),
+        ("eight", 4),
+        ("eight", 8),
+    ]
+    assert rows[1]["figures"]["test: intent accuracy"]["value"] == 0.8
+    assert (tmp_path / "runs" / "policies" / "plot.png").exists()
+
+
+def test_the_same_command_goes_on_and_a_changed_experiment_is_refused(
+    stage: Stage, tmp_path: Path
+) -> None:
+    command(experiment(tmp_path, FILTERS), False)
+    played, trained = len(stage.played), len(stage.trained)
+    more = FILTERS + '[[arms]]\nname = "some"\nset.curate.filters = [{{ kind = "consistent" }}]\n'
+    command(experiment(tmp_path, more), False)  # one more arm is no change of the others
+    assert (len(stage.played), len(stage.trained)) == (played + 1, trained + 1)
+
+    with pytest.raises(InputError) as refused:
+        command(experiment(tmp_path, more.replace("0.5", "0.4")), False)
+    assert "the arm random was made otherwise: curate.filters was" in str(refused.value)
+    assert "--fresh" in str(refused.value)
+    with pytest.raises(InputError, match=r"train\.rank was 16 and is now 4"):
+        command(experiment(tmp_path, more, "train.rank=4"), False)
+    assert len(stage.played) == played + 1
+    command(experiment(tmp_path, more, "walkers.alive=3"), False)
+    assert len(stage.played) == played + 1
+    command(experiment(tmp_path, more.replace("0.5", "0.4")), True)
+    assert len(stage.played) == 2 * played + 2
+
+
+def test_an_arm_that_keeps_nothing_is_a_row_and_costs_no_other(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.spoken
+
+    def cut(dialogue: Dialogue, who: int | None) -> Dialogue:
+        spoken = real(dialogue, who)
+        return replace(spoken, turns=spoken.turns[:-1])
+
+    monkeypatch.setattr(stage, "spoken", cut)
+    text = FILTERS.replace('{{ kind = "ended" }}', '{{ kind = "consistent" }}')
+    with pytest.raises(DuologueError, match="1 arms left nothing to learn from"):
+        command(experiment(tmp_path, text), False)
+    rows = {row["arm"]: row for row in table(tmp_path, "filters")["rows"]}
+    assert "were filtered out" in rows["ended"]["failed"]
+    assert [name for name, row in rows.items() if not row["failed"]] == ["none", "random", "top"]
+    assert f"all {PLAYED} dialogues" in (tmp_path / "runs" / "filters" / "table.md").read_text()
+
+
+def test_arms_that_differ_in_more_than_one_setting_say_so(tmp_path: Path, stage: Stage) -> None:
+    two = POLICIES.replace("set.run.seed = 8", "set.run.seed = 8\nset.train.rank = 4")
+    said = refusal(tmp_path, two)
+    assert "arms differ in more than one setting: run.seed, train.rank" in said
+    assert 'differ = ["run.seed", "train.rank"]' in said
+    for declared in ('["run.seed", "train.rank"]', '["run", "train"]'):
+        meant = two.replace('test = "seven"', f'test = "seven"\ndiffer = {declared}')
+        assert len(experiment(tmp_path, meant).cases) == 4
+    assert "all arms are the same" in refusal(tmp_path, POLICIES.replace("seed = 8", "seed = 7"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name = "eight"', 'name = "seven"', "two arms are called 'seven'"),
+        ('test = "seven"', 'test = "nine"', "test names the arm 'nine', which is not there"),
+        ('["dialogues", "test"]', '["trial"]', "Say of how many: set.rounds.trial = 20"),
+        ("values = [4, 8]", "values = [4, 4]", "sweep.values has 4 more than once"),
+        ('["dialogues", "test"]', '["taste"]', "measures.0: Input should be"),
+        ("set.run.seed = 8", "set.run.sead = 8", "arm eight: error: run.sead: unknown key"),
+        ("run.toml", "walk.toml", "there is no such run file"),
+        ('key = "train.dialogues"', 'key = "train"', "sweep.key"),
+        ('name = "policies"', 'name = "policies"\nrums = 3', "rums: unknown key"),
+        ("values = [4, 8]", "values = [4, 0]", "train.dialogues"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_at_once(
+    old: str, new: str, said: str, tmp_path: Path, stage: Stage
+) -> None:
+    assert old in POLICIES
+    assert said in refusal(tmp_path, POLICIES.replace(old, new))
+
+
+def test_what_is_said_on_the_command_line_is_every_arms_but_its_place(
+    stage: Stage, tmp_path: Path
+) -> None:
+    for setting in ("run.name=x", "run.out=/x", "run.round=1"):
+        assert "would put all arms into one folder" in refusal(tmp_path, POLICIES, setting)
+    said = refusal(tmp_path, POLICIES, "engines.reference.kind=vllm", "engines.reference.model=m")
+    assert "engines.reference is an engine that nothing names; did you mean 'references'?" in said
+    found = experiment(tmp_path, POLICIES, "run.dialogues=7", "out=s3://b/runs?region=eu")
+    assert {case.run.run.dialogues for case in found.cases} == {7}
+    assert {case.run.run.out for case in found.cases} == {"s3://b/runs/policies?region=eu"}
+    assert found.place == "s3://b/runs/policies?region=eu"
+
+
+def test_more_dialogues_are_played_once_and_shared_again(stage: Stage, tmp_path: Path) -> None:
+    command(experiment(tmp_path, FILTERS), False)
+    before = len(stage.played)
+    more = experiment(tmp_path, FILTERS, f"run.dialogues={PLAYED + 6}")
+    command(more, False)
+    assert [name for name, _, _ in stage.played[before:]].count("none") == 1
+    assert {name for name, _, _ in stage.played[before:]} <= {"none", "kiosk"}
+    ids = [
+        {one.walk_id for one in read_dialogues(RunFolder.of(case.run).dialogues())}
+        for case in more.cases
+    ]
+    assert len(ids[0]) == PLAYED + 6
+    assert all(one == ids[0] for one in ids)
+
+
+def test_the_arm_that_all_are_tested_on_comes_first(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def evaluate(run: RunFile, fresh: bool, say: Any, data: str | None = None) -> Any:
+        asked.append(run.run.name)
+        return SimpleNamespace(comparison={"rows": []})
+
+    monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
+    command(experiment(tmp_path, POLICIES.replace('test = "seven"', 'test = "eight"')), False)
+    assert asked == ["eight-4", "eight-8", "seven-4", "seven-8"]
+    rows = table(tmp_path, "policies")["rows"]
+    assert [row["run"] for row in rows] == ["seven-4", "seven-8", "eight-4", "eight-8"]
+
+
+def test_a_folder_that_is_no_experiments_is_left_alone(stage: Stage, tmp_path: Path) -> None:
+    place = tmp_path / "runs" / "filters"
+    place.mkdir(parents=True)
+    (place / "experiment.json").write_text('{"mine": true}')
+    with pytest.raises(InputError, match="is no experiment's"):
+        command(experiment(tmp_path, FILTERS), False)
+    assert (place / "experiment.json").read_text() == '{"mine": true}'
+    command(experiment(tmp_path, FILTERS, "name=other"), False)
+    assert (tmp_path / "runs" / "other" / "table.json").exists()
+
+
+def test_words_are_the_same_whatever_is_learned_from_them(stage: Stage, tmp_path: Path) -> None:
+    none, ended, *_ = (case.run for case in experiment(tmp_path, FILTERS).cases)
+    assert same_words(none, ended)
+    seven, eight = (case.run for case in experiment(tmp_path, POLICIES).cases if case.value == 4)
+    assert not same_words(seven, eight)
+    longer = none.model_copy(update={"run": none.run.model_copy(update={"dialogues": 99})})
+    assert not same_words(none, longer)
+    loose, strict = (
+        run.model_copy(update={"curate": run.curate.model_copy(update={"kept": 5})})
+        for run in (none, ended)
+    )
+    assert not same_words(loose, strict)  # the filters decide how many are played
+
+
+def test_correlations_are_of_ranks_over_enough_arms(stage: Stage, tmp_path: Path) -> None:
+    def row(name: str, distinct: float, reached: float) -> Row:
+        summary = {
+            "kept": 5,
+            "played": 10,
+            "measures": {"after": {"distinct_1": distinct, "ended": 1.0, "persona_rank": None}},
+            "corpus": {"after": {"self_bleu": -distinct}},
+        }
+        figure = {"value": reached, "low": None, "high": None}
+        test = {"rows": [{"measure": "intent_accuracy", "systems": {"adapter": figure}}]}
+        return Row(name, None, name, dialogues=summary, test=test, learned=5)
+
+    arms = experiment(tmp_path, FILTERS)
+    rows = [row("a", 0.1, 0.2), row("b", 0.2, 0.3), row("c", 0.4, 0.35), row("d", 0.8, 0.9)]
+    assert correlations(arms, rows[:3]) == ("", [])
+    target, found = correlations(arms, rows)
+    assert target == "test: intent accuracy"
+    assert found == [("distinct_1", 1.0, 4), ("self_bleu", -1.0, 4)]  # what never differs is out
+    assert correlations(experiment(tmp_path, POLICIES), rows) == ("", [])
