@@ -72,6 +72,7 @@ class Fleet:
         engines: by name, with those that no role has.
         counts: the least and the most replicas, by engine.
         make: makes the actor of an engine's replica, given its number and its placement group.
+        mark: stands behind the groups' names, of which a cluster has none twice.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Fleet:
         make: Callable[[str, int, Any], Any],
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        mark: str = "",
     ) -> None:
+        self._mark = mark
         self.infos: dict[str, EngineInfo] = {}
         self._engines = engines
         self._make = make
@@ -160,7 +163,8 @@ class Fleet:
         asked = bundle(self._engines[seat.engine])
         self._enter(seat, "placing")
         if asked:
-            seat.group = ray.util.placement_group([asked], "STRICT_PACK")
+            name = f"{seat.name}{self._mark}"
+            seat.group = ray.util.placement_group([asked], "STRICT_PACK", name=name)
 
     def _placing(self, seat: Seat) -> None:
         if seat.group is None or seat.group.wait(timeout_seconds=0):

@@ -25,6 +25,9 @@ from specs.run_file import ClusterSection
 LOOK_S = 0.1
 Started = tuple[EngineClient, EngineInfo]
 
+ALONE = "-alone"
+"""Stands behind names: a run's own replica may be up, waiting for its next round."""
+
 
 @contextlib.asynccontextmanager
 async def started(
@@ -71,13 +74,13 @@ async def _on_cluster(
         click.echo(text, err=True)
 
     def make(_: str, number: int, group: Any) -> Any:
-        # A run's own replica of that name may be up, waiting for its next round.
-        return replica_actor(config, f"{replica_name(name, number)}-alone", group, adapter)
+        return replica_actor(config, f"{replica_name(name, number)}{ALONE}", group, adapter)
 
     address = cluster.address
     with ray_session(address):
         check_places({name: (config, config.least)}, nodes_of(cluster.launcher, address))
-        fleet = Fleet({name: config}, {name: (config.least, config.least)}, make, say)
+        counts = {name: (config.least, config.least)}
+        fleet = Fleet({name: config}, counts, make, say, mark=ALONE)
         try:
             while not fleet.complete:
                 fleet.look()
