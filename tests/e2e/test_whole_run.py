@@ -83,6 +83,29 @@ def test_the_adapter_of_a_run_plays_the_agent_of_another(tmp_path: Path) -> None
     assert "roles.adapter was" in other.stderr
 
 
+@LONG
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+def test_one_engine_plays_two_rounds_the_second_with_the_firsts_adapter(tmp_path: Path) -> None:
+    file, out = tmp_path / "run.toml", tmp_path / "runs"
+    file.write_text(RUN)
+    asked = (
+        f"run.out={out}", "run.dialogues=8", "policy.max_turns=8", "roles.agent=cpu",
+        "rounds.count=2", "rounds.least=1", "rounds.diversity=0", 'curate.filters=[{kind="none"}]',
+    )  # fmt: skip
+    done = duologue("run", str(file), *(f"--set={one}" for one in asked), seconds=1200)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("starting engine cpu") == 1
+    assert "engine cpu (smollm2-135m, 1 x) is up already" in done.stderr
+    assert "round 1 began" in done.stdout
+    place = out / "small" / "round-1" / "dialogues"
+    agents = [t for one in read_dialogues(Folder.of(place)) for t in one.turns if t.role == "agent"]
+    assert {turn.adapter for turn in agents} == {str(out / "small" / "round-0" / "adapter")}
+    shown = duologue("show", str(out / "small" / "round-1"), "--prompts")
+    assert UNSURE not in shown.stdout
+    assert '{"intent":' in shown.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1300)
 def test_a_whole_run_and_once_more(tmp_path: Path) -> None:
