@@ -1,7 +1,8 @@
 """`duologue run`: every stage of a run, each on what the stage before left.
 
 Each stage resumes by itself: what is there and was made from the same is not made again. Engines
-are gone before training begins, and training before evaluation, so nobody waits for another's GPU.
+are gone before training begins, unless they are in nobody's way (`cluster.kept`), and training
+before evaluation, so nobody waits for another's GPU.
 """
 
 from __future__ import annotations
