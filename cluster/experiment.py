@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
+from pyarrow import fs as pafs
 
 from cluster import rounds, whole_run
 from cluster.agent_adapter import with_adapter
+from cluster.curate import unfit as unfit_curation
 from cluster.experiment_table import TABLE, Row, lines, write
 from cluster.generate import open_run_domain
 from cluster.held_out import amounts
@@ -28,7 +30,7 @@ from cluster.trial import tried
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.experiment_file import Case, Experiment, leaves
 from specs.masking import without_secrets
-from specs.parts import Folder, part_names
+from specs.parts import Folder, durable_indices, part_names
 from specs.run_file import RunFile, resolved
 from trainer.adapter import published
 from trainer.curated import NothingKept
@@ -60,12 +62,15 @@ def command(experiment: Experiment, fresh: bool) -> None:
         raise InputError(findings)
     place = Folder.of(experiment.place)
     _begin(experiment, place, fresh)
+    if fresh:
+        for case in experiment.cases:
+            _emptied(case.run)
     anew = fresh or TABLE not in place.names()  # a table that is there stays until it is made again
     made: dict[str, Row] = {}
     for number, case in enumerate(_in_order(experiment)):
         count = f"{number + 1} of {len(experiment.cases)}"
         click.echo(f"\n== {case.name} ({count}, after {duration(time.monotonic() - began)})")
-        made[case.name] = _row(experiment, case, list(made.values()), fresh, say)
+        made[case.name] = _row(experiment, case, not made, say)
         rows = [made[one.name] for one in experiment.cases if one.name in made]
         if anew or len(rows) == len(experiment.cases):
             write(experiment, rows, place)
@@ -83,8 +88,12 @@ def _in_order(experiment: Experiment) -> list[Case]:
 
 
 def _unfit(experiment: Experiment) -> Iterator[Finding]:
+    learns = {"test", "trial"} & set(experiment.file.measures)
     for case in experiment.cases:
-        yield from whole_run.unfit(case.run)
+        yield from (whole_run.unfit if learns else unfit_curation)(case.run)
+        if case.run.rounds.count > 1:
+            message = "an arm is one round: it is its adapter that is compared"
+            yield Finding(Where(case.name), message, "Set rounds.count = 1.")
         if "test" in experiment.file.measures:
             yield from whole_run.untested(case.run)
         if "trial" in experiment.file.measures:
@@ -159,30 +168,43 @@ def _placement(key: str) -> bool:
 # -- an arm
 
 
-def _row(experiment: Experiment, case: Case, before: Sequence[Row], fresh: bool, say: Say) -> Row:
+def _emptied(run: RunFile) -> None:
+    """Delete what an arm has made, if there is any."""
+    folder, asked = RunFolder.of(run), with_adapter(run)
+    if folder.folder.fs.get_file_info(folder.folder.path).type != pafs.FileType.NotFound:
+        with folder:
+            folder.open(asked, open_run_domain(asked), fresh=True)
+
+
+def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
+    """Go through one arm.
+
+    Args:
+        first: it is the one on whose test dialogues all are measured.
+
+    Raises:
+        OutOfBudget: its dialogues are not all there.
+    """
     measures = experiment.file.measures
     run, folder = case.run, RunFolder.of(case.run)
     row = Row(case.arm, case.value, case.name)
-    done = {one.name for one in before}
-    others = (one for one in experiment.cases if one.name in done)
-    donor = next((one for one in others if same_words(one.run, run)), None)
-    if donor is not None:
-        _adopt(donor, run, fresh, say)
+    if (donor := _donor(experiment, case)) is not None:
+        _adopt(donor, run, say)
     try:
-        curated = whole_run.make_dialogues(run, fresh and donor is None, say)
+        curated = whole_run.make_dialogues(run, False, say, whole=True)
     except (NothingKept, TooFewUnits) as few:
         row.failed = few.findings[0].message
-        if "test" in measures and not before:
+        if "test" in measures and first:
             hint = "All arms were to be measured on its test dialogues."
             found = Finding(Where(case.name), f"is what is measured on: {row.failed}", hint)
             raise InputError([found]) from None
         return row
     row.dialogues = curated.summary
     if "test" in measures or "trial" in measures:
-        whole_run.train_stage(run, fresh, say)
+        whole_run.train_stage(run, False, say)
         row.learned = learned_from(folder)
     if "test" in measures:
-        row.test = _tested(experiment, case, fresh, say)
+        row.test = _tested(experiment, case, say)
     if "trial" in measures:
         place = folder.round()
         row.trials = tried(run, place, place.child("adapter").path, say)
@@ -205,23 +227,30 @@ def same_words(one: RunFile, other: RunFile) -> bool:
     return alike and (one.domain, one.run.dialogues) == (other.domain, other.run.dialogues)
 
 
-def _adopt(donor: Case, run: RunFile, fresh: bool, say: Say) -> None:
+def _donor(experiment: Experiment, case: Case) -> Case | None:
+    """Return the case of the same words that has most dialogues; None where none has more."""
+    alike = [one for one in experiment.cases if one is case or same_words(one.run, case.run)]
+    counts = [len(durable_indices(RunFolder.of(one.run).dialogues())) for one in alike]
+    most = max(range(len(alike)), key=lambda place: counts[place])
+    return alike[most] if counts[most] > counts[alike.index(case)] else None
+
+
+def _adopt(donor: Case, run: RunFile, say: Say) -> None:
     """Give a run the dialogues of another that would have played the same.
 
-    What it has of its own, which an earlier donor or itself has played, gives way to them.
+    One that has dialogues which the other has not goes on with its own: nothing is deleted.
     """
     asked = with_adapter(run)
     domain = open_run_domain(asked)
     theirs, ours = RunFolder.of(donor.run).dialogues(), RunFolder.of(run)
-    names = part_names(theirs)
-    there = part_names(ours.dialogues())
-    known = set(there) <= set(names) and all(_alike(theirs, ours.dialogues(), n) for n in there)
-    if known and set(there) == set(names) and not fresh:
+    names, there = part_names(theirs), part_names(ours.dialogues())
+    if not all(one in names and _alike(theirs, ours.dialogues(), one) for one in there):
+        say(f"it has dialogues of its own, and goes on with them, not with those of {donor.name}")
         return
     with ours:
-        ours.open(asked, domain, fresh=fresh or not known)
+        ours.open(asked, domain)
         say(f"the dialogues of {donor.name}: their words are the same")
-        for name in sorted(set(names) - set(part_names(ours.dialogues()))):
+        for name in sorted(set(names) - set(there)):
             ours.dialogues().write_bytes(name, theirs.read_bytes(name))
 
 
@@ -230,10 +259,10 @@ def _alike(one: Folder, other: Folder, name: str) -> bool:
     return bool(sizes[0] == sizes[1])
 
 
-def _tested(experiment: Experiment, case: Case, fresh: bool, say: Say) -> Mapping[str, Any]:
+def _tested(experiment: Experiment, case: Case, say: Say) -> Mapping[str, Any]:
     from cluster.evaluate import evaluate
 
     first = _in_order(experiment)[0]
     test = RunFolder.of(first.run).round().child("curated").file("test.parquet")
     data = None if first.name == case.name else test
-    return evaluate(case.run, fresh, say, data).comparison
+    return evaluate(case.run, False, say, data).comparison

@@ -123,10 +123,14 @@ def _no_room(run: RunFile, engines: list[EngineSection]) -> str:
     with ray_session(run.cluster.address):
         there = nodes_of(run.cluster.launcher, run.cluster.address).most_of("GPU")
     theirs = sum((engine.gpus or 0) * engine.most for engine in engines)
-    evaluation = serving_engine(run).gpus or 0
-    if theirs + evaluation <= there:
+    judges = [run.engines[name] for name in (run.curate.judge, run.evaluate.judge) if name]
+    alone = [(one.gpus or 0) * one.least for one in (serving_engine(run), *judges)]
+    training = run.train.workers * (
+        1 if run.train.gpus_per_worker is None else run.train.gpus_per_worker
+    )
+    if theirs + max(*alone, training) <= there:
         return ""
-    return f"the evaluation would wait for a GPU: {theirs:g} of {there:g} are theirs"
+    return f"training or the evaluation would wait for GPUs: {theirs:g} of {there:g} are theirs"
 
 
 @contextlib.contextmanager

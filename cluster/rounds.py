@@ -8,6 +8,7 @@ was not promoted never plays.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,8 @@ from specs.parts import durable_indices, read_dialogues
 from specs.run_file import RunFile
 from trainer.adapter import published, trained_as
 from trainer.curated import SUMMARY, Curated
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Say = Callable[[str], None]
 
@@ -49,6 +52,9 @@ def unfit(run: RunFile) -> list[Finding]:
         findings += _other_model(run)
     findings += _whole_model(run)
     names = [domain_name(one) for one in (run.domain.path, *rounds.held_out)]
+    for name in (one for one in names if not NAME.fullmatch(one)):
+        message = f"a trial is called as its domain's folder, and {name!r} is no name for a run"
+        findings.append(Finding(Where("rounds.held_out"), message, "Name the folder otherwise."))
     for name in sorted({one for one in names if names.count(one) > 1}):
         message = f"{name!r} is the name of two domains, the run's own among them"
         findings.append(Finding(Where("rounds.held_out"), message, "Name each once."))
@@ -81,8 +87,12 @@ def _other_model(run: RunFile) -> list[Finding]:
     from cluster.train import base_model
 
     engine = run.engines[run.roles.agent]
-    if engine.kind != "vllm" or run.train.model is None:
+    if run.train.model is None:
         return []
+    if engine.kind != "vllm":
+        message = f"the agent is played by an engine of the kind {engine.kind!r}, not by an adapter"
+        hint = "Give the agent an engine of train.model (roles.agent)."
+        return [Finding(Where("rounds"), message, hint)]
     name, revision = base_model(run)
     trained = engine.model_copy(update={"model": name, "revision": revision})
     if digest_of(trained) == digest_of(engine):
@@ -142,6 +152,11 @@ def begin(run: RunFile, say: Say) -> None:
 def is_over(run: RunFile) -> bool:
     """Return whether a round is over, and the next one was begun with what it left."""
     folder = RunFolder.of(run)
+    try:
+        if folder.manifest() is None:
+            return False
+    except InputError:  # half deleted, say: `generate` sees to that
+        return False
     begun = folder.at_round(folder.number + 1).note().player is not None
     return begun and folder.note().verdict is not None
 
@@ -216,7 +231,11 @@ def trials_before(run: RunFile, say: Say, kept: KeptEngines | None) -> tuple[Tri
     best = last_promoted(folder, folder.number)
     if best is not None:
         verdict = folder.at_round(best).note().verdict
-        return verdict.trials if verdict is not None else ()
+        there = verdict.trials if verdict is not None else ()
+        asked = {domain_name(one) for one in (run.domain.path, *run.rounds.held_out)}
+        if {one.domain for one in there} == asked:
+            return there
+        return trials_of(at(run, best), say, kept)  # more is tried now than was then
     say("trying the run file's own agent")
     found = tried(at(run, 0), folder.folder, "", say, kept)
     first = folder.at_round(0)

@@ -45,7 +45,8 @@ Say = Callable[[str], None]
 
 def domain_name(path: str) -> str:
     """Return what the trial in a domain is called: its folder's name."""
-    return Path(path).name
+    place = Path(path).resolve()
+    return place.parent.name if place.name == "domain.yaml" else place.name
 
 
 def trial_run(run: RunFile, place: Folder, domain: str, adapter: str) -> RunFile:
@@ -92,7 +93,10 @@ def trial_run(run: RunFile, place: Folder, domain: str, adapter: str) -> RunFile
 
 def plays_elsewhere(run: RunFile) -> bool:
     """Whether the model that is trained is another than the agent's, and needs its own engine."""
-    return run.train.model not in (None, run.engines[run.roles.agent].model)
+    engine = run.engines[run.roles.agent]
+    return run.train.model is not None and (
+        engine.kind != "vllm" or engine.model != run.train.model
+    )
 
 
 def _with_learner(run: RunFile) -> RunFile:

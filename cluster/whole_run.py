@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from cluster.budget import left
+from cluster.budget import STAYS, OutOfBudget, left
 from cluster.curate import curate
 from cluster.generate import generate
 from cluster.kept import KeptEngines, kept_engines, ready_for_adapters, why_not
@@ -64,7 +64,11 @@ def run_all(run: RunFile, fresh: bool) -> None:
                 say(f"round {number} is over, and stays as it is: the next one was begun with it")
                 continue
             rounds.begin(asked, say)
-            _round(asked, fresh and not number, several, say, stage, kept)
+            try:
+                _round(asked, fresh and not number, several, say, stage, kept)
+            except OutOfBudget as out:
+                say(f"{out} The same command goes on, with a larger budget where it counts in all.")
+                return
     if several:
         rows = rounds.rows_of(RunFolder.of(run))
         click.echo("\n" + "\n".join(rounds.lines(rows)))
@@ -106,7 +110,7 @@ def _round(
     stage("generate and curate")
     curated: Curated | InputError
     try:
-        curated = make_dialogues(run, fresh, say, kept)
+        curated = make_dialogues(run, fresh, say, kept, whole=run.rounds.count > 1)
     except (NothingKept, TooFewUnits) as few:
         if not several:
             raise
@@ -131,17 +135,27 @@ def _round(
     _report(run, say)
 
 
-def make_dialogues(run: RunFile, fresh: bool, say: Say, kept: KeptEngines | None = None) -> Curated:
+def make_dialogues(
+    run: RunFile,
+    fresh: bool,
+    say: Say,
+    kept: KeptEngines | None = None,
+    whole: bool = False,
+) -> Curated:
     """Generate and curate until `curate.kept` dialogues are kept or a budget is used up.
 
     Args:
         kept: as of `generate`.
+        whole: what a budget has left unfinished is not to be gone on with.
 
     Raises:
         NothingKept: there is nothing to learn from, and no more may be played.
+        OutOfBudget: a budget has stopped the generation, and `whole` is asked for.
     """
     while True:
         made = generate(run, fresh, kept=kept)
+        if whole and not made.whole:
+            raise OutOfBudget(f"{run.run.name}: stopped by its budget; {STAYS}")
         rest = left(run.budget, made.dialogues, made.hours) if made.whole else None
         try:
             curated = curate(run, fresh, say)

@@ -5,9 +5,9 @@ DUOLOGUE_BENCH_TASKS='weather' DUOLOGUE_BENCH_DIALOGUES=20 make bench PYTEST_ARG
 
 A task's flow is imported as a domain and played by the small model. Its dialogues are written in
 the form that STAR's own have here (`trainer.star`): what a query brought back stands behind the
-user's words, and the agent first names its action. A state's action is the label of that name, or of the
-same words. The adapter is then asked about people's dialogues of the task, none of which it has
-seen; the majority is that of the generated dialogues.
+user's words, and the agent first names its action. A state's action is the label of that name, or
+of the same words. The adapter is then asked about people's dialogues of the task, none of which it
+has seen; the majority is that of the generated dialogues.
 """
 
 from __future__ import annotations

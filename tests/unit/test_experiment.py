@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from cluster.experiment import command, same_words
 from cluster.experiment_table import Row, correlations
+from cluster.generate import Made
 from cluster.run_folder import RunFolder
 from specs.errors import DuologueError, InputError
 from specs.experiment_file import Experiment, load_experiment
@@ -254,6 +256,38 @@ def test_more_dialogues_are_played_once_and_shared_again(stage: Stage, tmp_path:
     ]
     assert len(ids[0]) == PLAYED + 6
     assert all(one == ids[0] for one in ids)
+
+
+def test_dialogues_that_are_there_are_lent_and_never_deleted(stage: Stage, tmp_path: Path) -> None:
+    asked = experiment(tmp_path, FILTERS)
+    command(asked, False)
+    before = len(stage.played)
+    first = Path(RunFolder.of(asked.cases[0].run).folder.path)
+    shutil.rmtree(first)  # by hand: the others have the same dialogues still
+    command(asked, False)
+    assert [name for name, _, _ in stage.played[before:]] == ["kiosk"]  # its adapter's trial
+    ids = [
+        {one.walk_id for one in read_dialogues(RunFolder.of(case.run).dialogues())}
+        for case in asked.cases
+    ]
+    assert all(one == ids[0] for one in ids)
+
+
+def test_an_arm_that_a_budget_has_stopped_is_not_learned_from(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "cluster.whole_run.generate", lambda run, fresh, kept=None: Made(False, 3, 0.1)
+    )
+    with pytest.raises(DuologueError, match="none: stopped by its budget"):
+        command(experiment(tmp_path, FILTERS), False)
+    assert stage.trained == []
+
+
+def test_what_no_arm_needs_is_not_asked_for(stage: Stage, tmp_path: Path) -> None:
+    several = experiment(tmp_path, FILTERS, "rounds.count=2")
+    with pytest.raises(InputError, match="an arm is one round"):
+        command(several, False)
 
 
 def test_the_arm_that_all_are_tested_on_comes_first(

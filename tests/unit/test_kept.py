@@ -18,6 +18,9 @@ class Fleet:
 
     closed = False
 
+    def made(self) -> dict[str, Any]:
+        return {}
+
     def close(self) -> None:
         self.closed = True
 

@@ -14,6 +14,7 @@ import pytest
 
 from cluster import guards, rounds, trial
 from cluster.agent_adapter import adapter_folder, played_in
+from cluster.generate import Made
 from cluster.made import find_run, read_made
 from cluster.report import report
 from cluster.round_note import NOTE, Player, Tried
@@ -115,6 +116,40 @@ def test_a_round_is_left_alone_once_its_adapter_plays(
     with pytest.raises(InputError, match="the adapter plays round 1, and would be another one"):
         rounds.refuse_successors(RunFolder.of(run))
     rounds.refuse_successors(RunFolder.of(at(run, 1)))
+
+
+def test_a_round_that_a_budget_has_stopped_is_not_over(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    real, run = stage.generate, run_file(tmp_path, rounds={"trial": 0})
+
+    def stopped(run: RunFile, fresh: bool, retry: bool = False, kept: Any = None) -> Made:
+        fewer = run.model_copy(update={"run": run.run.model_copy(update={"dialogues": 10})})
+        return replace(real(fewer, fresh), whole=False)
+
+    monkeypatch.setattr("cluster.whole_run.generate", stopped)
+    run_all(run, False)
+    assert "tea: stopped by its budget" in capsys.readouterr().err
+    assert stage.trained == []
+    monkeypatch.setattr("cluster.whole_run.generate", real)
+    run_all(run, False)
+    assert [row.played for row in rows_of(RunFolder.of(run))] == [PLAYED, PLAYED]
+    assert stage.trained == [0, 1]
+
+
+def test_a_domain_that_is_held_out_later_is_tried_for_the_one_before_as_well(
+    stage: Stage, tmp_path: Path
+) -> None:
+    run_all(run_file(tmp_path, rounds={"trial": 4, "count": 2}), False)
+    more = run_file(
+        tmp_path, rounds={"trial": 4, "count": 3, "held_out": [str(tmp_path / "booth")]}
+    )
+    run_all(more, False)
+    verdict = rows_of(RunFolder.of(more))[2].note.verdict
+    assert verdict is not None
+    assert "booth" in next(one.line for one in verdict.guards if one.name == "success")
+    assert ("booth", 0, 1) in stage.played
+    assert ("booth", 0, 2) in stage.played
 
 
 def test_an_agent_that_has_got_worse_does_not_play(
@@ -335,6 +370,9 @@ def test_what_would_fail_after_hours_is_told_at_once(
     data["train"] = {"model": "large"}
     (found,) = rounds.unfit(validate(data, "test"))
     assert "train.model is 'large' and the agent is played by 'small'" in found.message
+    data["roles"]["agent"] = "references"
+    (found,) = rounds.unfit(validate(data, "test"))
+    assert "played by an engine of the kind 'reference', not by an adapter" in found.message
 
 
 def test_a_trial_shows_a_script_what_an_unstructured_workflow_needs(tmp_path: Path) -> None:
