@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,9 +72,14 @@ class Holder:
         self.every = psutil.Process(self.process.pid).children(recursive=True)
 
     def named(self, name: str) -> list[psutil.Process]:
-        found = [one for one in self.every if name in " ".join(one.cmdline())]
-        assert found
-        return found
+        """Return its processes of that name; one may not have its title, or its parent, yet."""
+        for _ in range(50):
+            found = [one for one in self.every if name in " ".join(one.cmdline())]
+            if found:
+                return found
+            time.sleep(0.2)
+            self.every = psutil.Process(self.process.pid).children(recursive=True)
+        raise AssertionError(f"no process is called {name}: {self.every}")
 
     def close(self) -> None:
         self.process.kill()
