@@ -28,10 +28,11 @@ from cluster.resume import ENGINE_PLACEMENT, changes
 from cluster.run_folder import RunFolder, refuse_relative
 from cluster.trial import tried
 from specs.errors import DuologueError, Finding, InputError, Where
-from specs.experiment_file import Case, Experiment, leaves
+from specs.experiment_file import Case, Experiment
 from specs.masking import without_secrets
 from specs.parts import Folder, durable_indices, part_names
 from specs.run_file import RunFile, resolved
+from specs.settings import leaves
 from trainer.adapter import published
 from trainer.curated import NothingKept
 from trainer.split import TooFewUnits

@@ -70,7 +70,8 @@ def generate(
     folder = RunFolder.of(run)
     if folder.number and fresh:
         raise InputError(_FRESH_ROUND)
-    asked, run = with_adapter(run), played_in(run, folder)
+    played = played_in(run, folder)
+    asked, run = with_adapter(run) if folder.number else played, played
     domain = open_run_domain(run)
     _sigterm_as_interrupt()
     with folder:

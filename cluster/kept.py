@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors.engines.vllm_engine import LORA_RANKS
+from actors.engines.vllm_engine import fitting_rank
 from specs.engine import EngineStats
 from specs.engine_section import EngineSection
 from specs.run_file import RunFile
@@ -48,7 +48,6 @@ class KeptEngines:
 
     _kept: Taken | None = None
     _key: Any = None
-    taken: int = field(default=0, init=False)
 
     def take(self, run: RunFile, sizes: Sizes) -> Taken | None:
         """Return the engines, if they are what this run would start; else they are ended."""
@@ -56,7 +55,6 @@ class KeptEngines:
         if found is None:
             return None
         if self._key == _key(run, sizes):
-            self.taken += 1
             return found
         end(found.fleet)
         return None
@@ -93,7 +91,7 @@ def ready_for_adapters(run: RunFile) -> RunFile:
     engine = run.engines[name]
     if engine.kind != "vllm":
         return run
-    rank = next((one for one in LORA_RANKS if one >= run.train.rank), LORA_RANKS[-1])
+    rank = fitting_rank(run.train.rank)
     lora = {"enable_lora": True, "max_loras": 2, "max_lora_rank": rank}
     opened = engine.model_copy(update={"vllm": {**lora, **engine.vllm}})
     return run.model_copy(update={"engines": {**run.engines, name: opened}})

@@ -31,7 +31,7 @@ from cluster.report_sections import (
     variety,
 )
 from cluster.report_usage import usage
-from cluster.rounds import rows_of
+from cluster.rounds import are_judged, rows_of
 from cluster.run_folder import RunFolder
 from cluster.show import plain, role_names
 from specs.run_file import RunFile
@@ -84,7 +84,7 @@ def _page(folder: RunFolder, made: Made, material: Material) -> Page:
         evaluated(first),
         confusions(first),
         *map(evaluated, material.evaluations[1:]),
-        *rounds_section(rows_of(folder)),
+        *([rounds_section(rows_of(folder))] if are_judged(folder) else []),
     ]
     policy, domain = made.run.policy.kind, plain(made.run.domain.path)
     about = f"Domain {domain}, policy {policy}, seed {made.run.run.seed}, round {folder.number}."

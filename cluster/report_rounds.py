@@ -9,10 +9,8 @@ from cluster.rounds import HEAD, Row, cells
 from cluster.show import plain
 
 
-def rounds_section(rows: Sequence[Row]) -> list[Section]:
-    """Return the section; none of a run whose rounds were not judged."""
-    if not any(row.note.verdict is not None or row.number for row in rows):
-        return []
+def rounds_section(rows: Sequence[Row]) -> Section:
+    """Return the section."""
     guards = [
         (str(row.number), guard.name, "yes" if guard.passed else "no", plain(guard.line))
         for row in rows
@@ -43,12 +41,10 @@ def rounds_section(rows: Sequence[Row]) -> list[Section]:
     if swaps:
         head = ("round", "after training, s", "after the verdict, s")
         tables.append(Table("When a round's first dialogue began", head, swaps))
-    return [
-        Section(
-            id="rounds",
-            title="Rounds",
-            text="Each round's agent is played by the adapter of the last round that was promoted; "
-            "the users stay as they are.",
-            tables=tables,
-        )
-    ]
+    return Section(
+        id="rounds",
+        title="Rounds",
+        text="Each round's agent is played by the adapter of the last round that was promoted; "
+        "the users stay as they are.",
+        tables=tables,
+    )

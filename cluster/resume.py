@@ -7,13 +7,14 @@ as decisive, so that a new key can never mix two kinds of dialogues in one folde
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from specs.errors import Finding, InputError, Where
+from specs.settings import leaves
 from specs.traits import TRAITS
 
 ENGINE_PLACEMENT = frozenset(
@@ -102,18 +103,18 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "seed" in run_file.get("run", {}):
         said["run.seed"] = run_file["run"]["seed"]
-    said.update(_leaves("policy", run_file.get("policy", {})))
+    said.update(leaves(run_file.get("policy", {}), "policy"))
     # A run from before there were traits was made without them, which is a share of 0.
     shares = run_file.get("users", {}).get("traits", {})
     said.update((f"users.traits.{name}", shares.get(name, 0.0)) for name in TRAITS)
     roles = run_file.get("roles", {})
-    said.update(_leaves("roles", {role: roles.get(role) for role in ("adapter", *roles)}))
+    said.update(leaves({role: roles.get(role) for role in ("adapter", *roles)}, "roles"))
     said["roles.adapter's training"] = content.get("adapter", "")
     engines = (name for role, name in roles.items() if role != "adapter" and name)
     for name in dict.fromkeys(engines):
         said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
     retrieval = run_file.get("retrieval", {})
-    said.update(_leaves("retrieval", {k: retrieval[k] for k in retrieval if k not in _SERVER}))
+    said.update(leaves({k: retrieval[k] for k in retrieval if k not in _SERVER}, "retrieval"))
     return said
 
 
@@ -123,20 +124,12 @@ _SERVER = frozenset({"url", "key_env"})
 def _engine(key: str, engine: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in engine.items() if name not in ENGINE_PLACEMENT}
     faults, vllm = said.pop("faults", None), said.pop("vllm", None)
-    leaves = dict(_leaves(key, said))
+    found = dict(leaves(said, key))
     if faults is not None and "garbage" in faults:
-        leaves[f"{key}.faults.garbage"] = faults["garbage"]
+        found[f"{key}.faults.garbage"] = faults["garbage"]
     if vllm is not None:
-        leaves.update({f"{key}.vllm.{name}": vllm.get(name) for name in sorted(VLLM_DECISIVE)})
-    return leaves
-
-
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _leaves(f"{key}.{name}", inner)
-    else:
-        yield key, value
+        found.update({f"{key}.vllm.{name}": vllm.get(name) for name in sorted(VLLM_DECISIVE)})
+    return found
 
 
 def refuse_changes(found: list[Change], place: str, name: str) -> None:

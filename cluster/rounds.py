@@ -25,10 +25,9 @@ from cluster.trial import domain_name, plays_elsewhere, trial_run, tried
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.parts import durable_indices, read_dialogues
 from specs.run_file import RunFile
+from specs.section import NAME
 from trainer.adapter import published, trained_as
 from trainer.curated import SUMMARY, Curated
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Say = Callable[[str], None]
 
@@ -52,7 +51,7 @@ def unfit(run: RunFile) -> list[Finding]:
         findings += _other_model(run)
     findings += _whole_model(run)
     names = [domain_name(one) for one in (run.domain.path, *rounds.held_out)]
-    for name in (one for one in names if not NAME.fullmatch(one)):
+    for name in (one for one in names if not re.fullmatch(NAME, one)):
         message = f"a trial is called as its domain's folder, and {name!r} is no name for a run"
         findings.append(Finding(Where("rounds.held_out"), message, "Name the folder otherwise."))
     for name in sorted({one for one in names if names.count(one) > 1}):
@@ -307,6 +306,11 @@ class Row:
     diversity: float | None
     swap_s: float | None = None
     idle_s: float | None = None
+
+
+def are_judged(folder: RunFolder) -> bool:
+    """Return whether a run's rounds are judged; of others nothing is to be told."""
+    return folder.number > 0 or folder.at_round(0).note().verdict is not None
 
 
 def rows_of(folder: RunFolder) -> list[Row]:

@@ -230,7 +230,8 @@ def _task(run: RunFile, folder: RunFolder) -> _Task:
     place, findings = _resolved(name, revision)
     curated = folder.round().child("curated")
     files: dict[str, ChatFile] = {}
-    for side in SPLITS:
+    # What is tested on matters to what earlier rounds lend, and to nothing else here.
+    for side in SPLITS if run.rounds.earlier else ("train", "validation"):
         try:
             files[side] = ChatFile.open(curated, f"{side}.parquet")
         except FileNotFoundError:

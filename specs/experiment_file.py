@@ -24,10 +24,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from specs.errors import Finding, InputError, Where, nearest
 from specs.run_file import RunFile, read_toml, resolved, validate
-from specs.section import Place, Section
-from specs.settings import apply
+from specs.section import Name, Place, Section
+from specs.settings import apply, leaves
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Measure = Literal["dialogues", "test", "trial"]
 
 OWN_PLACE = ("run.name", "run.out")
@@ -253,16 +252,6 @@ def _differences(file: ExperimentFile, cases: Sequence[Case], source: str) -> It
 
 def _within(key: str, table: str) -> bool:
     return key == table or key.startswith(f"{table}.")
-
-
-def leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a run file, by their whole keys; a list is one."""
-    for name, value in data.items():
-        key = f"{above}.{name}" if above else name
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, key)
-        else:
-            yield key, value
 
 
 def _finding(detail: Mapping[str, Any], source: str) -> Finding:

@@ -24,7 +24,7 @@ from specs.engine_section import EngineSection
 from specs.errors import Finding, InputError, Where, nearest
 from specs.gpus import Gpus
 from specs.presets import PRESETS
-from specs.section import Alive, Count, Place, Seconds, Section
+from specs.section import Alive, Count, Name, Place, Seconds, Section
 from specs.settings import apply
 from specs.traits import Shares, contradictions
 
@@ -43,7 +43,7 @@ class RunSection(Section):
             or an engine be away, before the run ends; it pauses meanwhile.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     dialogues: Annotated[int, Field(ge=1)] = 24
     round: Annotated[int, Field(ge=0, le=999)] = 0
     attempts: Annotated[int, Field(ge=1, le=100)] = 3

@@ -10,6 +10,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or what may be one; `~` is the home of whoever starts the run."""
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a run, an experiment or an arm may be called: a folder bears the name."""
+
+Name = Annotated[str, Field(pattern=NAME)]
+
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
 

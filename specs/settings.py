@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -63,3 +63,13 @@ def _wanting_text(data: dict[str, Any], model: type[BaseModel]) -> list[Location
         found = [detail for detail in error.errors() if detail["type"] == "string_type"]
         return [tuple(map(str, detail["loc"])) for detail in found]
     return []
+
+
+def leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a run file, by their whole keys; a list is one."""
+    for name, value in data.items():
+        key = f"{above}.{name}" if above else name
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, key)
+        else:
+            yield key, value

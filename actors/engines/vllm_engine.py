@@ -24,7 +24,7 @@ from specs.engine_section import EngineSection
 from specs.errors import EngineError
 
 GREEDY = 1e-5
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks of adapters that vLLM makes room for."""
 
 
@@ -245,10 +245,14 @@ def _rank(adapter: str) -> int:
         rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{adapter} holds no LoRA adapter: {error}", True) from error
-    fitting = [known for known in LORA_RANKS if known >= rank]
-    if not fitting:
+    if rank > _LORA_RANKS[-1]:
         raise EngineError(f"the adapter {adapter} has rank {rank}; vLLM takes 512 at most", True)
-    return fitting[0]
+    return fitting_rank(rank)
+
+
+def fitting_rank(rank: int) -> int:
+    """Return the least of vLLM's ranks that an adapter's (of 512 at most) fits into."""
+    return next(known for known in _LORA_RANKS if known >= rank)
 
 
 def _info(engine: Any, model: str, config: EngineSection) -> EngineInfo:
