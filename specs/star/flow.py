@@ -51,12 +51,15 @@ class Move:
         means: a condition's name (`yes`), `missing` where the user has nothing to say, or empty:
             whatever answers the state.
         again: it leads back to before a query: the user asks for something else.
+        whole: it leads right to the first query, and nothing was asked: the user says all that the
+            query needs at once.
     """
 
     from_: str
     to: str
     means: str = ""
     again: bool = False
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -152,12 +155,10 @@ class _Builder:
             meaning = self.mapping.conditions.get(name) or self._ruled(name, to)
             if meaning is not None and self._target(name, to):
                 self._place(name, to, meaning)
-        for added in self.mapping.edges:
-            move = Move(added.from_, added.to, added.condition)
-            self.moves = [
-                one for one in self.moves if (one.from_, one.means) != (move.from_, move.means)
-            ]
-            self.moves.append(move)
+        added = [Move(one.from_, one.to, one.condition) for one in self.mapping.edges]
+        theirs = {(one.from_, one.means) for one in added}
+        self.moves = [one for one in self.moves if (one.from_, one.means) not in theirs]
+        self.moves += dict.fromkeys(added)
         return self._closed()
 
     def _target(self, from_: str, to: str) -> bool:
@@ -297,7 +298,7 @@ class _Builder:
             return flow
         self._dead_ends(flow)
         self._keep_reached(flow)
-        flow.moves = list(_again(flow))
+        flow.moves = list(_marked(flow))
         return flow
 
     def _between_queries(self) -> nx.DiGraph:
@@ -352,8 +353,12 @@ class _Builder:
         self.findings.append(Finding(Where(self.task.file), message, hint))
 
 
-def _again(flow: Flow) -> Iterator[Move]:
-    """Yield the moves, those marked that lead from behind the first query to before it."""
+def _marked(flow: Flow) -> Iterator[Move]:
+    """Yield the moves, marked where they lead from behind the first query to before it, or to it.
+
+    Who has nothing else to do in a state but to ask again may also be done: such a move is not
+    `whole`, since it must be free to lead elsewhere.
+    """
     graph, first = flow.graph(), flow.first_query()
     if not first:
         yield from flow.moves
@@ -362,4 +367,7 @@ def _again(flow: Flow) -> Iterator[Move]:
     before = {first} | (nx.ancestors(graph, first) & front)
     for move in flow.moves:
         again = move.from_ not in front and move.to in before
-        yield Move(move.from_, move.to, move.means, again)
+        beside = any(one.from_ == move.from_ and one.to != move.to for one in flow.moves)
+        straight = move.to == first and not move.means
+        whole = straight and (move.from_ == START or (again and beside))
+        yield Move(move.from_, move.to, move.means, again, whole)

@@ -23,6 +23,9 @@ REQUEST = "request"
 STEP = "step"
 _ASKED = f"doc.requests[memory.{REQUEST}]"
 _LATER = f"doc.requests[memory.{REQUEST} + 1]"
+_MORE = f"memory.{REQUEST} + 1 < doc.requests | length"
+_FIRST = "Say what you want, all at once: that"
+_LIKE_PEOPLE = 0.3
 _WORDS_USER = 40
 _WORDS_AGENT = 70
 
@@ -122,7 +125,9 @@ class _Writer:
 
     def _edges(self, move: Move) -> Iterator[Data]:
         slots = self.asking.of(move.from_)
-        if move.means == MISSING and slots:
+        if move.whole and not slots and self.asking.slots:
+            yield self._whole(move)
+        elif move.means == MISSING and slots:
             yield from self._missing(move, slots)
         elif move.means == "" and slots:
             yield from self._answers(move, slots)
@@ -136,24 +141,36 @@ class _Writer:
                 yield self._choice(move, slot, value)
         else:
             intent = f"give_{'_and_'.join(one.name for one in slots)}"
-            wish = " and ".join(f"{one.label} is {{{{ slots.{one.name} }}}}" for one in slots)
-            speech = {
-                "slots": {
-                    one.name: {"type": "text", "value": f"{_ASKED}.{one.name}"} for one in slots
-                },
-                **_speech(f"Say that the {wish}.", self.listener.answer(move.from_, slots)),
-            }
-            speech["checks"] = [
-                *(f"mentions(slots.{one.name})" for one in slots),
-                *speech["checks"],
-            ]
-            guard = [f"{_ASKED}.{one.name} != ''" for one in slots if one.optional]
-            sets = {one.name: f"slots.{one.name}" for one in slots}
-            self._said_by(intent, self.listener.answer(move.from_, slots))
-            yield self._edge(move, intent, speech, guard, sets)
+            wording = self.listener.answer(move.from_, slots)
+            yield self._telling(move, intent, "Say that", slots, wording)
         own = any(one.from_ == move.from_ and one.means == MISSING for one in self.flow.moves)
         if any(one.optional for one in slots) and not own:
             yield from self._missing(move, slots)
+
+    def _whole(self, move: Move) -> Data:
+        """Return the edge of a user who says at once what would be asked one by one."""
+        wording = self.listener.whole(move.from_, self.asking.slots)
+        say = "Ask for the next thing that you want, and say that" if move.again else _FIRST
+        intent = "ask_again" if move.again else "ask"
+        return self._telling(move, intent, say, self.asking.slots, wording)
+
+    def _telling(
+        self, move: Move, intent: str, say: str, slots: Sequence[Slot], wording: Wording
+    ) -> Data:
+        asked = _LATER if move.whole and move.again else _ASKED
+        wish = " and ".join(f"the {one.label} is {{{{ slots.{one.name} }}}}" for one in slots)
+        speech = {
+            "slots": {one.name: {"type": "text", "value": f"{asked}.{one.name}"} for one in slots},
+            **_speech(f"{say} {wish}.", wording),
+        }
+        speech["checks"] = [*(f"mentions(slots.{one.name})" for one in slots), *speech["checks"]]
+        guard = [f"{asked}.{one.name} != ''" for one in slots if one.optional]
+        if asked == _LATER:
+            guard.insert(0, _MORE)
+        self._said_by(intent, wording)
+        return self._edge(
+            move, intent, speech, guard, {one.name: f"slots.{one.name}" for one in slots}
+        )
 
     def _choice(self, move: Move, slot: Slot, value: str) -> Data:
         wording = self.listener.choice(move.from_, slot, value)
@@ -200,7 +217,9 @@ class _Writer:
         if guard:
             edge["when"] = " and ".join(guard)
         assigned: Data = dict(sets)
-        if move.again:
+        if move.again and move.whole:
+            assigned[REQUEST] = f"memory.{REQUEST} + 1"
+        elif move.again:
             assigned[REQUEST] = f"memory.{REQUEST} + 1"
             if move.to in self.flow.queries:
                 assigned |= self._taken_over()
@@ -222,16 +241,20 @@ class _Writer:
 
     def _weight(self, move: Move) -> int:
         """Return how often people went so, at least a quarter of the way they went most often."""
-        follows = self.heard.follows
         beside = [one for one in self.flow.moves if one.from_ == move.from_]
-        most = max(follows(one.from_, self._said_first(one.to)) for one in beside)
-        return max(1, most // 4, follows(move.from_, self._said_first(move.to)))
+        most = max(map(self._follows, beside))
+        return max(1, most // 4, self._follows(move))
+
+    def _follows(self, move: Move) -> int:
+        """Return how often people went so; they begin with what they want where nobody greets."""
+        to = self._said_first(move.to)
+        unasked = self.heard.follows("", to) if move.from_ == START else 0
+        return unasked + self.heard.follows(move.from_, to)
 
     def _taken_over(self) -> Data:
         """Return the next request's values, where a query follows without a question."""
-        more = f"memory.{REQUEST} + 1 < doc.requests | length"
         return {
-            slot.name: f"{_LATER}.{slot.name} if {more} else memory.{slot.name}"
+            slot.name: f"{_LATER}.{slot.name} if {_MORE} else memory.{slot.name}"
             for slot in self.asking.slots
         }
 
@@ -246,6 +269,9 @@ class _Writer:
 
 def _speech(say: str, wording: Wording) -> Data:
     checks = ["not_boilerplate", f"max_words({_WORDS_USER})"]
+    if not any("{{" in one for one in wording.texts):
+        # Nothing else holds free words to the matter: a small model talks of salads.
+        checks.append(f"similar({_LIKE_PEOPLE})")
     return {"say": say, "reference": list(wording.texts), "checks": checks}
 
 

@@ -12,7 +12,8 @@ conditions:
   query_success: {of: query}                              # a query goes so
   info_missing: {missing: [bank_ask_pin]}                 # the user has no such thing to say
   done: {over: trip_inform_simple_step_ask_proceed}       # what it tells step by step has ended
-edges: [{from: trip_inform_detailed_step, as: yes, to: ...}]
+edges: [{from: trip_inform_detailed_step, as: yes, to: ...}]   # in the place of the graph's own;
+                                                          # right to the query: all is said at once
 leave_out: [trip_inform_last_step_and_done]               # on purpose, so that nothing is said
 """
 
@@ -57,7 +58,11 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """An edge that the graph lacks, or in the place of its own; `condition` is what it means."""
+    """An edge that the graph lacks, or in the place of its own; `condition` is what it means.
+
+    Several from one state are several ways on. One that leads right to the first query, from the
+    start or from behind it, is that of a user who says at once all that the query needs.
+    """
 
     from_: str
     to: str

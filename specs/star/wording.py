@@ -28,6 +28,7 @@ _SINGLE = 7
 """Words up to which what one person alone said is likely to fit another dialogue."""
 
 _LONGEST = 16
+_PER_SLOT = 4
 _STOCK: Mapping[str, tuple[str, ...]] = {
     "yes": ("Yes, please.", "Sure, go ahead.", "That sounds good, yes.", "Okay, please do."),
     "no": ("No, thank you.", "No, I'd rather not.", "No, not that one.", "I don't think so, no."),
@@ -75,8 +76,13 @@ class Listener:
     def answer(self, state: str, slots: Sequence[Slot]) -> Wording:
         """Return answers that say the values of all these slots."""
         exchanges = (one for one in self._heard.exchanges if one.after == state)
-        stock = _filled(slots)
-        return self._wording(exchanges, stock, slots, lambda text: "?" not in text)
+        return self._wording(exchanges, _filled(slots), slots, lambda text: "?" not in text)
+
+    def whole(self, state: str, slots: Sequence[Slot]) -> Wording:
+        """Return what says the values of all these slots unasked, as a question or not."""
+        after = ("", state) if state == START else (state,)
+        exchanges = (one for one in self._heard.exchanges if one.after in after)
+        return self._wording(exchanges, _filled(slots), slots, bool)
 
     def choice(self, state: str, slot: Slot, value: str) -> Wording:
         """Return answers of people whose query then had one of few values."""
@@ -191,8 +197,10 @@ class Listener:
             text = f"{text[: place.start()]}\x00{number}\x00{text[place.end() :]}"
         rest = re.sub(r"\x00\d+\x00", "", text)
         words = rest.split()
-        too_long = len(words) > _LONGEST or (slots and len(words) > 2 * LEAST + 2)
-        if too_long or not (words or slots) or _ODD.search(rest) or _PROPER.search(rest):
+        longest = min(_LONGEST, _PER_SLOT * (1 + len(slots))) if slots else _LONGEST
+        if len(words) > longest or not (words or slots):
+            return ""
+        if _ODD.search(rest) or _PROPER.search(rest):
             return ""
         if any(m[0].lower() not in map(str.lower, allowed) for m in self._values.finditer(rest)):
             return ""

@@ -132,6 +132,57 @@ def test_who_declines_makes_the_next_request_of_a_dialogue(imported: Domain) -> 
     assert {sum(step.to == "query_check" for step in path) for path in paths} == {1, 2}
 
 
+def test_who_is_asked_nothing_says_all_at_once(tmp_path: Path) -> None:
+    task = write_task(tmp_path / "star")
+    file = tmp_path / "star" / "dialogues.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for number, data in enumerate(lines[::2]):
+        query = next(one for one in data["events"] if one["role"] == "query")
+        values = [json.loads(text) for one in query["constraints"] for text in one.values()]
+        name, flavour, candles = values[:3]
+        text = (
+            f"Can I have a {flavour} cake for {name}, candles {candles}?",
+            f"{flavour} for {name}, candles: {candles}",
+            f"One {flavour} cake for {name}. Candles: {candles}",
+        )[number % 3]
+        data["events"] = [{"role": "user", "text": text}, *data["events"][9:]]
+    file.write_text("".join(json.dumps(data) + "\n" for data in lines))
+    mapping = full_mapping(
+        tmp_path,
+        ("optional: []", "optional: [CustomerName]"),
+        (
+            "edges:",
+            "edges:\n  - {from: hello, to: ask_name}\n  - {from: hello, to: query_check}"
+            "\n  - {from: cake_kept, to: query_check}\n  - {from: cake_kept, to: anything_else}",
+        ),
+    )
+    assert command("import", "star", task, "--mapping", mapping, "--out", tmp_path / "out") == 0
+    domain = open_domain(tmp_path / "out" / "cake_order")
+    ways = {edge.intent: edge.to[0].to for edge in domain.edges_from("hello")}
+    assert ways == {"open": "ask_name", "ask": "query_check"}
+    speech = domain.intents["ask"].speech
+    assert set(speech.slots) == {"customer_name", "flavour", "candles"}
+    people = "{{ slots.flavour }} for {{ slots.customer_name }}, candles: {{ slots.candles }}"
+    assert people in {reference.say.source for reference in speech.references}
+    again = {edge.intent: edge for edge in domain.edges_from("cake_kept")}
+    assert set(again) == {"ask_again", "go_on"}  # not without another request
+    dialogues = rehearsal.rehearse(domain, 60, 0, 0)
+    assert {one.stop_reason for one in dialogues} == {StopReason.ENDED}
+    assert {"ask", "ask_again"} <= {turn.intent for one in dialogues for turn in one.turns}
+    for dialogue in dialogues:
+        for before, turn in zip(dialogue.turns, dialogue.turns[1:], strict=False):
+            if before.intent in ("ask", "ask_again"):
+                assert turn.state in ("cake_offer", "cake_sold_out")
+                assert before.slots["flavour"] in turn.text
+                assert before.slots["customer_name"]
+
+
+def test_free_words_that_nothing_else_holds_are_like_peoples(imported: Domain) -> None:
+    edges = {edge.intent: edge for edge in imported.edges_from("cake_kept")}
+    assert "similar" in {check.name for check in edges["go_on"].speech.checks}
+    assert "similar" not in {c.name for c in imported.intents["give_flavour"].speech.checks}
+
+
 # -- guesses and refusals
 
 
