@@ -50,7 +50,7 @@ from trainer.evaluation import (
     tasks,
 )
 from trainer.few_shot import example_turns, fitting_examples, schemas
-from trainer.figures import Marked, add_up
+from trainer.figures import Marked, Sums, add_up
 from trainer.judge import SCHEMA, rating_messages, read_rating
 from trainer.marking import Kept, keep, kept, mark, predictions_file, rated, unrated
 from trainer.scoring import phrase_words
@@ -77,11 +77,14 @@ class Evaluated:
         folder: that holds the files.
         comparison: the content of `comparison.json`.
         asked: the systems that were asked, or rated; the others were there already.
+        sums: what the figures are made of, by system; resamples: of the test's dialogues.
     """
 
     folder: Folder
     comparison: Mapping[str, Any]
     asked: tuple[str, ...]
+    sums: Mapping[str, Sums]
+    resamples: Resamples
 
 
 def evaluate(run: RunFile, fresh: bool, say: Say, data: str | None = None) -> Evaluated:
@@ -372,7 +375,7 @@ def _written(plan: Plan, found: Mapping[str, Kept], asked: tuple[str, ...], say:
     _warn(len(walk_ids), figures, say)
     if apart := uneven(content):
         say(f"warning: {apart}")
-    return Evaluated(plan.out, content, asked)
+    return Evaluated(plan.out, content, asked, systems, resamples)
 
 
 def _adapters(plan: Plan) -> dict[str, dict[str, Any]]:

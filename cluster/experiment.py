@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pyarrow import fs as pafs
@@ -20,13 +20,15 @@ from pyarrow import fs as pafs
 from cluster import rounds, whole_run
 from cluster.agent_adapter import with_adapter
 from cluster.curate import unfit as unfit_curation
+from cluster.evaluation_plan import ADAPTER
+from cluster.experiment_differences import Outcomes
 from cluster.experiment_table import TABLE, Row, lines, write
 from cluster.generate import open_run_domain
 from cluster.held_out import amounts
 from cluster.progress import duration
 from cluster.resume import ENGINE_PLACEMENT, changes
 from cluster.run_folder import RunFolder, refuse_relative
-from cluster.trial import tried
+from cluster.trial import shares, tried
 from specs.errors import DuologueError, Finding, InputError, Where
 from specs.experiment_file import Case, Experiment
 from specs.masking import without_secrets
@@ -36,6 +38,9 @@ from specs.settings import leaves
 from trainer.adapter import published
 from trainer.curated import NothingKept
 from trainer.split import TooFewUnits
+
+if TYPE_CHECKING:
+    from cluster.evaluate import Evaluated
 
 MANIFEST = "experiment.json"
 FORMAT = "duologue-experiment"
@@ -204,11 +209,16 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
     if "test" in measures or "trial" in measures:
         whole_run.train_stage(run, False, say)
         row.learned = learned_from(folder)
+    test, reached = None, dict[int, float]()
     if "test" in measures:
-        row.test = _tested(experiment, case, say)
+        done = _tested(experiment, case, say)
+        row.test, test = done.comparison, (done.sums[ADAPTER], done.resamples)
     if "trial" in measures:
         place = folder.round()
-        row.trials = tried(run, place, place.child("adapter").path, say)
+        adapter = place.child("adapter").path
+        row.trials = tried(run, place, adapter, say)
+        reached = shares(run, place, adapter)
+    row.outcomes = Outcomes(test, reached)
     return row
 
 
@@ -260,10 +270,10 @@ def _alike(one: Folder, other: Folder, name: str) -> bool:
     return bool(sizes[0] == sizes[1])
 
 
-def _tested(experiment: Experiment, case: Case, say: Say) -> Mapping[str, Any]:
+def _tested(experiment: Experiment, case: Case, say: Say) -> Evaluated:
     from cluster.evaluate import evaluate
 
     first = _in_order(experiment)[0]
     test = RunFolder.of(first.run).round().child("curated").file("test.parquet")
     data = None if first.name == case.name else test
-    return evaluate(case.run, False, say, data).comparison
+    return evaluate(case.run, False, say, data)

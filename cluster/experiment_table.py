@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from cluster.evaluation_plan import ADAPTER
+from cluster.experiment_differences import SHARE, TESTED, Difference, Figures, Outcomes, differences
 from cluster.report_page import Plot
 from cluster.round_note import Tried
 from specs.experiment_file import Experiment
@@ -28,9 +29,6 @@ TABLE, TEXT, PLOT = "table.json", "table.md", "plot.png"
 LEAST = 4
 """Arms below which no correlation is told."""
 
-TESTED = ("intent_accuracy", "slot_f1", "call_exact", "answer_rouge_l")
-"""Figures of the test, in the table; the JSON has all."""
-
 
 @dataclass(slots=True)
 class Row:
@@ -40,6 +38,7 @@ class Row:
         failed: why there is nothing to learn from.
         dialogues: the curation's summary; test: the evaluation's comparison.
         learned: from how many dialogues the adapter has learned; None without one.
+        outcomes: what it reached, dialogue by dialogue.
     """
 
     arm: str
@@ -50,8 +49,9 @@ class Row:
     test: Mapping[str, Any] | None = None
     trials: Sequence[Tried] = ()
     learned: int | None = None
+    outcomes: Outcomes = field(default_factory=Outcomes)
 
-    def figures(self) -> dict[str, Mapping[str, float | None]]:
+    def figures(self) -> Figures:
         """Return its figures by name: `value`, and `low` and `high` where there is an interval."""
         found: dict[str, Mapping[str, float | None]] = {}
         if self.dialogues is not None:
@@ -115,6 +115,7 @@ def lines(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
         if row.failed:
             cells = [row.failed.replace("|", "/"), *cells[1:]]
         yield f"| {row.name} | " + " | ".join(cells) + " |"
+    yield from _difference_lines(_differences(rows))
     target, found_ = correlations(experiment, rows)
     if found_:
         yield ""
@@ -124,13 +125,31 @@ def lines(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
             yield f"| {name} | {rho:+.2f} | {count} |"
 
 
-def _cell(one: Mapping[str, float | None] | None) -> str:
+def _differences(rows: Sequence[Row]) -> list[Difference]:
+    return list(differences([(row.arm, row.value, row.outcomes) for row in rows]))
+
+
+def _difference_lines(found: Sequence[Difference]) -> Iterator[str]:
+    if not found:
+        return
+    names = list(dict.fromkeys(name for one in found for name in one.figures))
+    yield ""
+    yield f"| {found[0].of} minus | " + " | ".join(names) + " |"
+    yield "|---" * (len(names) + 1) + "|"
+    for one in found:
+        name = one.against if one.value is None else f"{one.against}, {one.value}"
+        cells = [_cell(one.figures.get(figure), "+") for figure in names]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _cell(one: Mapping[str, float | None] | None, sign: str = "") -> str:
     if one is None or one.get("value") is None:
         return "-"
     value = one["value"] or 0.0
-    shown = f"{value:.0f}" if value == int(value) and value > 1 else f"{value:.2f}"
+    shown = f"{value:.0f}" if value == int(value) and value > 1 else f"{value:{sign}.2f}"
     low, high = one.get("low"), one.get("high")
-    return shown if low is None or high is None else f"{shown} [{low:.2f}, {high:.2f}]"
+    bounds = "" if low is None or high is None else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
+    return f"{shown}{bounds}"
 
 
 def correlations(
@@ -147,7 +166,7 @@ def correlations(
     """
     if experiment.file.sweep is not None:
         return "", []
-    for target in ("trial: subgoals, share", f"test: {NAMES['intent_accuracy']}"):
+    for target in (SHARE, f"test: {NAMES['intent_accuracy']}"):
         points = [(row, row.figures().get(target)) for row in rows if row.dialogues is not None]
         known = [
             (row, float(one["value"])) for row, one in points if one and one["value"] is not None
@@ -192,6 +211,10 @@ def write(experiment: Experiment, rows: Sequence[Row], place: Folder) -> None:
             {"arm": row.arm, "value": row.value, "run": row.name, "failed": row.failed or None,
              "figures": row.figures()}
             for row in rows
+        ],
+        "differences": [
+            {"of": one.of, "against": one.against, "value": one.value, "figures": one.figures}
+            for one in _differences(rows)
         ],
         "correlations": {
             "with": target,

@@ -87,6 +87,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     Keys that the older content does not have yet are not compared.
     """
     before, after = _said(old), _said(new)
+    if after[_TRAINING] and before[_TRAINING] == after[_TRAINING]:
+        del after[_ADAPTER]  # the same adapter, wherever its folder has been moved to
     return [
         Change(key, before[key], value)
         for key, value in after.items()
@@ -109,15 +111,20 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     said.update((f"users.traits.{name}", shares.get(name, 0.0)) for name in TRAITS)
     roles = run_file.get("roles", {})
     said.update(leaves({role: roles.get(role) for role in ("adapter", *roles)}, "roles"))
-    said["roles.adapter's training"] = content.get("adapter", "")
+    said[_TRAINING] = content.get("adapter", "")
     engines = (name for role, name in roles.items() if role != "adapter" and name)
     for name in dict.fromkeys(engines):
-        said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
+        engine = _engine(f"engines.{name}", run_file.get("engines", {}).get(name, {}))
+        model = f"engines.{name}.model"
+        if roles.get("adapter") and engine.get(model) == roles["adapter"]:
+            engine[model] = _ADAPTER  # fully trained weights, which are told by their training
+        said.update(engine)
     retrieval = run_file.get("retrieval", {})
     said.update(leaves({k: retrieval[k] for k in retrieval if k not in _SERVER}, "retrieval"))
     return said
 
 
+_ADAPTER, _TRAINING = "roles.adapter", "roles.adapter's training"
 _SERVER = frozenset({"url", "key_env"})
 
 

@@ -146,6 +146,22 @@ def tried(
     )
 
 
+def shares(run: RunFile, place: Folder, adapter: str) -> dict[int, float]:
+    """Return, by a dialogue's index, its share of the subgoals in the own domain's trial.
+
+    Args:
+        place, adapter: as of `trial_run`; empty where nothing could be measured.
+    """
+    asked = trial_run(run, place, run.domain.path, adapter)
+    quality = RunFolder.of(asked).round().child("quality")
+    return {one["index"]: one[_SHARE] or 0.0 for one in _rows(quality, asked.run.dialogues)}
+
+
+def _rows(quality: Folder, most: int) -> list[dict[str, Any]]:
+    found = read_rows(quality, quality_schema(_COLUMNS), ("index", *_COLUMNS))
+    return [row for row in found if row["index"] < most]
+
+
 def _tried(run: RunFile, say: Say, own: bool, kept: KeptEngines | None) -> Tried:
     folder = RunFolder.of(run)
     say(f"trial in {run.run.name}: {run.run.dialogues} dialogues")
@@ -182,8 +198,7 @@ def figures(
     Raises:
         DuologueError: there is no dialogue.
     """
-    found = read_rows(quality, quality_schema(_COLUMNS), ("index", *_COLUMNS))
-    rows = [row for row in found if row["index"] < most]
+    rows = _rows(quality, most)
     if not rows:
         raise DuologueError(f"{quality.path}: no dialogue of the trial could be measured")
     shares = np.array([row[_SHARE] or 0.0 for row in rows])

@@ -124,7 +124,7 @@ def skeleton(place: Path | str, revision: str | None) -> tuple[Any, list[str]]:
     """Return a model's configuration and the names of its linear layers, without its weights.
 
     Raises:
-        DuologueError: it is no causal language model that transformers knows.
+        DuologueError: it cannot be had, or is no causal language model that transformers knows.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -132,6 +132,11 @@ def skeleton(place: Path | str, revision: str | None) -> tuple[Any, list[str]]:
     chosen = revision if isinstance(place, str) else None
     try:
         config = AutoConfig.from_pretrained(str(place), revision=chosen)
+    except OSError as error:  # no such folder or id, no network, no leave
+        raise DuologueError(f"{place} cannot be had: {error}") from error
+    except _FAILURES as error:
+        raise DuologueError(f"{place} is no causal language model: {error}") from error
+    try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except _FAILURES as error:

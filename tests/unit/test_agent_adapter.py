@@ -107,3 +107,17 @@ def test_another_adapter_is_another_run() -> None:
     ]
     (again,) = changes(content("/a", "x"), content("/a", "y"))
     assert str(again) == 'roles.adapter\'s training was "x" and is now "y"'
+    assert changes(content("/a", "x"), content("/moved/a", "x")) == []
+    other = changes(content("/a", "x"), content("/b", "y"))
+    assert 'roles.adapter was "/a" and is now "/b"' in map(str, other)
+
+
+def test_weights_of_a_folder_that_was_moved_are_the_same_weights() -> None:
+    def content(place: str, model: str, trained: str = "x") -> dict[str, Any]:
+        roles = {"user": "cpu", "agent": "own", "adapter": place}
+        engines = {"cpu": {"model": "m"}, "own": {"model": model}}
+        return {"run_file": {"roles": roles, "engines": engines}, "adapter": trained}
+
+    assert changes(content("/a", "/a"), content("/moved/a", "/moved/a")) == []
+    (changed,) = changes(content("/a", "/a"), content("/a", "m"))
+    assert changed.key == "engines.own.model"

@@ -9,9 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.experiment import command, same_words
+from cluster.experiment_differences import Outcomes, differences
 from cluster.experiment_table import Row, correlations
 from cluster.generate import Made
 from cluster.run_folder import RunFolder
@@ -21,6 +23,8 @@ from specs.parts import read_dialogues
 from specs.records import Dialogue
 from specs.run_file import RunFile
 from tests.unit.theatre import PLAYED, Stage, set_up
+from trainer.bootstrap import Resamples
+from trainer.figures import Key, Sums
 
 RUN = """
 [run]
@@ -100,6 +104,13 @@ def table(place: Path, name: str) -> Any:
     return json.loads((place / "runs" / name / "table.json").read_text())
 
 
+def evaluated(*rows: Any) -> Any:
+    """Return what an evaluation leaves of these rows of its comparison."""
+    sums = {"adapter": Sums({}, np.zeros((3, 0)))}
+    resamples = Resamples.draw(3, 10, 0)
+    return SimpleNamespace(comparison={"rows": list(rows)}, sums=sums, resamples=resamples)
+
+
 def test_arms_of_the_same_words_share_dialogues_and_each_learns_from_its_own(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +136,11 @@ def test_arms_of_the_same_words_share_dialogues_and_each_learns_from_its_own(
     assert "| none |" in said
     assert (tmp_path / "runs" / "filters" / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert said.count("| filters |") == 1
+    assert [one["against"] for one in found["differences"]] == ["ended", "random", "top"]
+    for one in found["differences"]:
+        share = one["figures"]["trial: subgoals, share"]
+        assert share["low"] <= share["value"] <= share["high"]
+    assert "| none minus | trial: subgoals, share |" in said
     assert (tmp_path / "runs" / "filters" / "table.md").read_text() in said
 
 
@@ -137,8 +153,7 @@ def test_a_sweep_measures_every_arm_at_every_value_on_one_test_split(
         asked_of.append((run.run.name, data))
         value = 0.1 * (run.train.dialogues or 0)
         figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
-        row = {"measure": "intent_accuracy", "systems": {"adapter": figure}}
-        return SimpleNamespace(comparison={"rows": [row]})
+        return evaluated({"measure": "intent_accuracy", "systems": {"adapter": figure}})
 
     monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
     command(experiment(tmp_path, POLICIES), False)
@@ -297,7 +312,7 @@ def test_the_arm_that_all_are_tested_on_comes_first(
 
     def evaluate(run: RunFile, fresh: bool, say: Any, data: str | None = None) -> Any:
         asked.append(run.run.name)
-        return SimpleNamespace(comparison={"rows": []})
+        return evaluated()
 
     monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
     command(experiment(tmp_path, POLICIES.replace('test = "seven"', 'test = "eight"')), False)
@@ -329,6 +344,29 @@ def test_words_are_the_same_whatever_is_learned_from_them(stage: Stage, tmp_path
         for run in (none, ended)
     )
     assert not same_words(loose, strict)  # the filters decide how many are played
+
+
+def test_arms_are_compared_dialogue_by_dialogue() -> None:
+    def outcomes(right: list[float], shares: dict[int, float]) -> Outcomes:
+        keys: dict[Key, int] = {("heard right", ""): 0, ("heard", ""): 1}
+        values = np.column_stack([right, np.full(len(right), 10.0)])
+        return Outcomes((Sums(keys, values), Resamples.draw(len(right), 200, 0)), shares)
+
+    hard = [0.0, 0.1, 0.2, 0.8, 0.9, 1.0]  # what is hard for one is hard for all
+    ours = outcomes([1, 2, 3, 8, 9, 10], dict(enumerate(hard)))
+    less = {index: share - 0.05 for index, share in enumerate(hard) if index}
+    theirs = outcomes([0, 1, 2, 7, 8, 9], less)
+    (one, other) = differences(
+        [("a", 4, ours), ("a", 8, ours), ("b", 4, theirs), ("b", 8, ours), ("b", 12, theirs)]
+    )
+    assert (one.of, one.against, one.value) == ("a", "b", 4)
+    share = one.figures["trial: subgoals, share"]
+    assert [share[key] for key in ("value", "low", "high")] == pytest.approx([0.05] * 3)
+    assert other.figures["trial: subgoals, share"]["value"] == 0.0
+    accuracy = one.figures["test: intent accuracy"]
+    assert [accuracy[key] for key in ("value", "low", "high")] == pytest.approx([0.1] * 3)
+    alone = Outcomes(shares={9: 0.5})
+    assert list(differences([("a", None, alone), ("b", None, ours)])) == []
 
 
 def test_correlations_are_of_ranks_over_enough_arms(stage: Stage, tmp_path: Path) -> None:

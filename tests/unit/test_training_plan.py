@@ -139,6 +139,8 @@ def test_a_model_that_the_settings_do_not_fit(model: Path, tmp_path: Path) -> No
     assert check_model(TrainSection(window=512), model, "tiny") == []
     (tmp_path / "config.json").write_text('{"model_type": "no-such-type"}')
     assert "no causal language model" in str(check_model(TrainSection(), tmp_path, "odd")[0])
+    (nothing,) = check_model(TrainSection(), tmp_path / "nothing", "none")
+    assert "nothing cannot be had: " in str(nothing)
 
 
 def test_cores_and_gpus_are_shared_out() -> None:

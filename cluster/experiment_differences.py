@@ -1,0 +1,98 @@
+"""How much better an experiment's first arm is than each other: the same test, the same users.
+
+Arms are measured on one test split and by one set of users, so that what is hard for one is hard
+for all: differences are taken dialogue by dialogue, and their intervals are narrower than two
+intervals side by side would suggest. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trainer.bootstrap import Floats, Interval, Resamples
+from trainer.comparison import NAMES
+from trainer.figures import Sums, compare
+
+RESAMPLES = 2000
+
+TESTED = ("intent_accuracy", "slot_f1", "call_exact", "answer_rouge_l")
+"""Figures of the test, in an experiment's table."""
+
+SHARE = "trial: subgoals, share"
+
+Figures = Mapping[str, Mapping[str, float | None]]
+"""Figures by name: `value`, and `low` and `high` where there is an interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What one arm reached, dialogue by dialogue.
+
+    Attributes:
+        test: its figures' sums on the test split, with the resamples that all arms share.
+        shares: of the subgoals, in its trial, by the dialogue's index.
+    """
+
+    test: tuple[Sums, Resamples] | None = None
+    shares: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first arm minus another, at one value of the sweep (None without one)."""
+
+    of: str
+    against: str
+    value: Any
+    figures: Figures
+
+
+def differences(reached: Sequence[tuple[str, Any, Outcomes]]) -> Iterator[Difference]:
+    """Yield what the first arm has over each other, where both were measured alike.
+
+    Args:
+        reached: arm, value of the sweep and outcomes, in the table's order.
+    """
+    first = reached[0][0] if reached else ""
+    ours = {value: outcomes for arm, value, outcomes in reached if arm == first}
+    for arm, value, theirs in reached:
+        if arm != first and value in ours:
+            found = {**_tested(ours[value], theirs), **_tried(ours[value], theirs)}
+            if found:
+                yield Difference(first, arm, value, found)
+
+
+def _tested(ours: Outcomes, theirs: Outcomes) -> Figures:
+    if ours.test is None or theirs.test is None:
+        return {}
+    (one, resamples), (other, _) = ours.test, theirs.test
+    if len(one.values) != len(other.values):
+        return {}  # of two tests
+    found = compare({"ours": one, "theirs": other}, "ours", resamples)["theirs"]
+    return {f"test: {NAMES[name]}": found[name] for name in TESTED if found.get(name)}
+
+
+def _tried(ours: Outcomes, theirs: Outcomes) -> Figures:
+    both = sorted(ours.shares.keys() & theirs.shares.keys())
+    if not both:
+        return {}
+    one, other = (_counted(shares, both) for shares in (ours.shares, theirs.shares))
+    found = Resamples.draw(len(both), RESAMPLES, 0).difference(_mean, one, other)
+    return {} if found is None else {SHARE: _figure(found)}
+
+
+def _counted(shares: Mapping[int, float], indices: Sequence[int]) -> Floats:
+    return np.array([[shares[index], 1.0] for index in indices], dtype=np.float64)
+
+
+def _mean(sums: Floats) -> Floats:
+    found: Floats = sums[:, 0] / sums[:, 1]
+    return found
+
+
+def _figure(one: Interval) -> dict[str, float | None]:
+    return {"value": one.value, "low": one.low, "high": one.high}
