@@ -77,12 +77,14 @@ class Evaluated:
         folder: that holds the files.
         comparison: the content of `comparison.json`.
         asked: the systems that were asked, or rated; the others were there already.
-        sums: what the figures are made of, by system; resamples: of the test's dialogues.
+        walk_ids: the test's dialogues in their order.
+        sums: what the figures are made of, by system; resamples: of those dialogues.
     """
 
     folder: Folder
     comparison: Mapping[str, Any]
     asked: tuple[str, ...]
+    walk_ids: tuple[str, ...]
     sums: Mapping[str, Sums]
     resamples: Resamples
 
@@ -375,7 +377,7 @@ def _written(plan: Plan, found: Mapping[str, Kept], asked: tuple[str, ...], say:
     _warn(len(walk_ids), figures, say)
     if apart := uneven(content):
         say(f"warning: {apart}")
-    return Evaluated(plan.out, content, asked, systems, resamples)
+    return Evaluated(plan.out, content, asked, tuple(walk_ids), systems, resamples)
 
 
 def _adapters(plan: Plan) -> dict[str, dict[str, Any]]:

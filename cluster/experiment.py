@@ -21,15 +21,16 @@ from cluster import rounds, whole_run
 from cluster.agent_adapter import with_adapter
 from cluster.curate import unfit as unfit_curation
 from cluster.evaluation_plan import ADAPTER
-from cluster.experiment_differences import Outcomes
+from cluster.experiment_differences import ByDialogue, Outcomes
 from cluster.experiment_table import TABLE, Row, lines, write
 from cluster.generate import open_run_domain
 from cluster.held_out import amounts
+from cluster.nodes import cluster_address
 from cluster.progress import duration
 from cluster.resume import ENGINE_PLACEMENT, changes
 from cluster.run_folder import RunFolder, refuse_relative
 from cluster.trial import shares, tried
-from specs.errors import DuologueError, Finding, InputError, Where
+from specs.errors import DuologueError, EngineError, Finding, InputError, Where
 from specs.experiment_file import Case, Experiment
 from specs.masking import without_secrets
 from specs.parts import Folder, durable_indices, part_names
@@ -47,8 +48,8 @@ FORMAT = "duologue-experiment"
 
 Say = Callable[[str], None]
 
-_HARMLESS = ("run", "walkers", "cluster", "budget")
-"""Tables of a run file that do not decide what an arm comes to, or of which more is played."""
+_HARMLESS = ("run", "walkers", "cluster", "budget", "rounds.trial")
+"""What of a run file does not decide what an arm comes to, or of which more is played."""
 
 
 def command(experiment: Experiment, fresh: bool) -> None:
@@ -104,6 +105,26 @@ def _unfit(experiment: Experiment) -> Iterator[Finding]:
             yield from whole_run.untested(case.run)
         if "trial" in experiment.file.measures:
             yield from rounds.unfit(case.run)
+        yield from _without_model(case.run)
+
+
+def _without_model(run: RunFile) -> Iterator[Finding]:
+    """Yield the engines whose model is not there: an arm behind hours of others may be the first.
+
+    A cluster's nodes may have a model that this machine has not.
+    """
+    from actors.engines.models import resolve_model
+
+    if cluster_address(run.cluster.address) is not None:
+        return
+    for name in run.speaking_engines:
+        engine = run.engines[name]
+        if engine.kind == "vllm":
+            try:
+                resolve_model(engine.model, engine.revision)
+            except EngineError as error:
+                hint = f"--set engines.{name}.model=MODEL names another."
+                yield Finding(Where(f"engines.{name}.model"), str(error), hint)
 
 
 # -- what is there already
@@ -112,18 +133,22 @@ def _unfit(experiment: Experiment) -> Iterator[Finding]:
 def _begin(experiment: Experiment, place: Folder, fresh: bool) -> None:
     """Refuse a changed experiment, and note what this one is.
 
+    An arm that has no dialogues yet binds nobody.
+
     Raises:
         InputError: with every setting of an arm that is not what it was.
     """
     now = {case.name: without_secrets(_decisive(case.run)) for case in experiment.cases}
     before = _noted(place)
+    folders = {case.name: RunFolder.of(case.run).dialogues() for case in experiment.cases}
+    begun = {name for name, folder in folders.items() if durable_indices(folder)}
     if before is not None and not fresh:
         findings = [
             _changed(place, name, key, old[key], now[name].get(key))
             for name, old in before.items()
-            if name in now
+            if name in now and name in begun
             for key in old
-            if old[key] != now[name].get(key)
+            if not _harmless(key) and old[key] != now[name].get(key)
         ]
         if findings:
             raise InputError(findings)
@@ -161,9 +186,13 @@ def _decisive(run: RunFile) -> dict[str, Any]:
     found = {
         key: value
         for key, value in leaves(resolved(run))
-        if key.partition(".")[0] not in _HARMLESS and not _placement(key)
+        if not _harmless(key) and not _placement(key)
     }
     return {**found, "run.seed": run.run.seed, "domain.digest": open_run_domain(run).digest}
+
+
+def _harmless(key: str) -> bool:
+    return key != "run.seed" and (key in _HARMLESS or key.partition(".")[0] in _HARMLESS)
 
 
 def _placement(key: str) -> bool:
@@ -209,10 +238,11 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
     if "test" in measures or "trial" in measures:
         whole_run.train_stage(run, False, say)
         row.learned = learned_from(folder)
-    test, reached = None, dict[int, float]()
+    test, reached = None, dict[str, float]()
     if "test" in measures:
         done = _tested(experiment, case, say)
-        row.test, test = done.comparison, (done.sums[ADAPTER], done.resamples)
+        row.test = done.comparison
+        test = ByDialogue(done.walk_ids, done.sums[ADAPTER], done.resamples)
     if "trial" in measures:
         place = folder.round()
         adapter = place.child("adapter").path

@@ -29,16 +29,26 @@ Figures = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True, slots=True)
+class ByDialogue:
+    """The sums of an adapter's figures by dialogue, whose `walk_ids` these are, and resamples."""
+
+    walk_ids: tuple[str, ...]
+    sums: Sums
+    resamples: Resamples
+
+
+@dataclass(frozen=True, slots=True)
 class Outcomes:
     """What one arm reached, dialogue by dialogue.
 
     Attributes:
-        test: its figures' sums on the test split, with the resamples that all arms share.
-        shares: of the subgoals, in its trial, by the dialogue's index.
+        test: what its figures on the test split are made of.
+        shares: of the subgoals, in its trial, by `walk_id`: the same in two trials is the same
+            document, goal and user.
     """
 
-    test: tuple[Sums, Resamples] | None = None
-    shares: Mapping[int, float] = field(default_factory=dict)
+    test: ByDialogue | None = None
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +79,10 @@ def differences(reached: Sequence[tuple[str, Any, Outcomes]]) -> Iterator[Differ
 def _tested(ours: Outcomes, theirs: Outcomes) -> Figures:
     if ours.test is None or theirs.test is None:
         return {}
-    (one, resamples), (other, _) = ours.test, theirs.test
-    if len(one.values) != len(other.values):
-        return {}  # of two tests
-    found = compare({"ours": one, "theirs": other}, "ours", resamples)["theirs"]
+    if ours.test.walk_ids != theirs.test.walk_ids:
+        return {}  # each has a test of its own
+    systems = {"ours": ours.test.sums, "theirs": theirs.test.sums}
+    found = compare(systems, "ours", ours.test.resamples)["theirs"]
     return {f"test: {NAMES[name]}": found[name] for name in TESTED if found.get(name)}
 
 
@@ -85,8 +95,8 @@ def _tried(ours: Outcomes, theirs: Outcomes) -> Figures:
     return {} if found is None else {SHARE: _figure(found)}
 
 
-def _counted(shares: Mapping[int, float], indices: Sequence[int]) -> Floats:
-    return np.array([[shares[index], 1.0] for index in indices], dtype=np.float64)
+def _counted(shares: Mapping[str, float], walk_ids: Sequence[str]) -> Floats:
+    return np.array([[shares[walk_id], 1.0] for walk_id in walk_ids], dtype=np.float64)
 
 
 def _mean(sums: Floats) -> Floats:

@@ -105,7 +105,7 @@ def head(rows: Sequence[Row]) -> list[str]:
 
 
 def lines(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the table, and the correlations, in Markdown."""
+    """Yield the table, the differences and the correlations, in Markdown."""
     names = head(rows)
     yield f"| {experiment.file.name} | " + " | ".join(names) + " |"
     yield "|---" * (len(names) + 1) + "|"

@@ -88,7 +88,12 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """
     before, after = _said(old), _said(new)
     if after[_TRAINING] and before[_TRAINING] == after[_TRAINING]:
-        del after[_ADAPTER]  # the same adapter, wherever its folder has been moved to
+        # The same adapter, wherever its folder has been moved to; fully trained weights are an
+        # engine's model.
+        places = before.pop(_ADAPTER), after.pop(_ADAPTER)
+        for key in [key for key in after if key.endswith(".model")]:
+            if (before.get(key), after[key]) == places:
+                del after[key]
     return [
         Change(key, before[key], value)
         for key, value in after.items()
@@ -114,11 +119,7 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     said[_TRAINING] = content.get("adapter", "")
     engines = (name for role, name in roles.items() if role != "adapter" and name)
     for name in dict.fromkeys(engines):
-        engine = _engine(f"engines.{name}", run_file.get("engines", {}).get(name, {}))
-        model = f"engines.{name}.model"
-        if roles.get("adapter") and engine.get(model) == roles["adapter"]:
-            engine[model] = _ADAPTER  # fully trained weights, which are told by their training
-        said.update(engine)
+        said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
     retrieval = run_file.get("retrieval", {})
     said.update(leaves({k: retrieval[k] for k in retrieval if k not in _SERVER}, "retrieval"))
     return said

@@ -146,19 +146,19 @@ def tried(
     )
 
 
-def shares(run: RunFile, place: Folder, adapter: str) -> dict[int, float]:
-    """Return, by a dialogue's index, its share of the subgoals in the own domain's trial.
+def shares(run: RunFile, place: Folder, adapter: str) -> dict[str, float]:
+    """Return, by `walk_id`, each dialogue's share of the subgoals in the own domain's trial.
 
     Args:
         place, adapter: as of `trial_run`; empty where nothing could be measured.
     """
     asked = trial_run(run, place, run.domain.path, adapter)
     quality = RunFolder.of(asked).round().child("quality")
-    return {one["index"]: one[_SHARE] or 0.0 for one in _rows(quality, asked.run.dialogues)}
+    return {one["walk_id"]: one[_SHARE] or 0.0 for one in _rows(quality, asked.run.dialogues)}
 
 
 def _rows(quality: Folder, most: int) -> list[dict[str, Any]]:
-    found = read_rows(quality, quality_schema(_COLUMNS), ("index", *_COLUMNS))
+    found = read_rows(quality, quality_schema(_COLUMNS), ("walk_id", "index", *_COLUMNS))
     return [row for row in found if row["index"] < most]
 
 

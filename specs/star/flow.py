@@ -299,6 +299,7 @@ class _Builder:
         self._dead_ends(flow)
         self._keep_reached(flow)
         flow.moves = list(_marked(flow))
+        self._tell_apart(flow)
         return flow
 
     def _between_queries(self) -> nx.DiGraph:
@@ -342,6 +343,30 @@ class _Builder:
         flow.states = [one for one in flow.states if one in reached]
         flow.queries = {name: cases for name, cases in flow.queries.items() if name in reached}
         flow.moves = [one for one in flow.moves if one.from_ in reached]
+
+    def _tell_apart(self, flow: Flow) -> None:
+        """Find ways on from one state that nothing tells apart."""
+        first = flow.first_query()
+        front, behind = flow.front(), nx.descendants(flow.graph(), first) if first else set()
+        for one in self.mapping.edges:
+            own = one.condition or one.from_ == START or self.task.graph.get(one.from_) == first
+            if one.to == first and not own and one.from_ in front & behind:
+                self._unsettled(
+                    f"{one.from_!r} comes before {first!r} as well as behind it, so that nothing "
+                    "says whether who goes there asks for the first time or again",
+                    f"edges: [{{from: {one.from_}, to: STATE}}], another than {first}",
+                )
+        plain: dict[str, list[str]] = {}
+        for move in flow.moves:
+            if not move.means and not move.whole and move.to not in flow.end:
+                plain.setdefault(move.from_, []).append(move.to)
+        for state, ways in plain.items():
+            if len(ways) > 1:
+                self._unsettled(
+                    f"nothing that a user says tells the ways on from {state!r} apart: "
+                    f"{', '.join(ways)}",
+                    f"edges: [{{from: {state}, to: {ways[0]}}}], or `as: CONDITION` for the others",
+                )
 
     # -- messages
 

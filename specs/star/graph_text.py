@@ -12,7 +12,7 @@ from specs.star.cases import OUTCOME, Cases
 from specs.star.fields import PLACEHOLDER, Field, snake
 from specs.star.files import LEAVE, Task
 from specs.star.flow import MISSING, MORE, START, Flow, Guess, Move
-from specs.star.turns import LEAVING, Heard
+from specs.star.turns import BEGIN, LEAVING, Heard
 from specs.star.wording import LEAST, Listener, Wording
 
 Data = dict[str, Any]
@@ -22,8 +22,10 @@ REQUEST = "request"
 
 STEP = "step"
 _ASKED = f"doc.requests[memory.{REQUEST}]"
-_LATER = f"doc.requests[memory.{REQUEST} + 1]"
 _MORE = f"memory.{REQUEST} + 1 < doc.requests | length"
+_LATER = f"(doc.requests[memory.{REQUEST} + 1] if {_MORE} else doc.requests | last)"
+"""The next request; where there is none still values, so that words that ask again are known."""
+
 _FIRST = "Say what you want, all at once: that"
 _LIKE_PEOPLE = 0.3
 _WORDS_USER = 40
@@ -163,7 +165,9 @@ class _Writer:
             "slots": {one.name: {"type": "text", "value": f"{asked}.{one.name}"} for one in slots},
             **_speech(f"{say} {wish}.", wording),
         }
-        speech["checks"] = [*(f"mentions(slots.{one.name})" for one in slots), *speech["checks"]]
+        # A value with choices is one that people put in words of their own.
+        told = [f"mentions(slots.{one.name})" for one in slots if not one.choices]
+        speech["checks"] = [*told, *speech["checks"]]
         guard = [f"{asked}.{one.name} != ''" for one in slots if one.optional]
         if asked == _LATER:
             guard.insert(0, _MORE)
@@ -248,7 +252,7 @@ class _Writer:
     def _follows(self, move: Move) -> int:
         """Return how often people went so; they begin with what they want where nobody greets."""
         to = self._said_first(move.to)
-        unasked = self.heard.follows("", to) if move.from_ == START else 0
+        unasked = self.heard.follows(BEGIN, to) if move.from_ == START else 0
         return unasked + self.heard.follows(move.from_, to)
 
     def _taken_over(self) -> Data:

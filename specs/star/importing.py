@@ -27,8 +27,9 @@ CORPUS = "corpus.jsonl"
 _CLOSING = ["goodbye", "good bye", "bye bye", "have a nice day"]
 _USER = (
     "You talk to an assistant, and have come for one thing. {{ goal }} Say one short thing at a "
-    "time, in your own words, and only what you are asked for."
+    "time, in your own words"
 )
+_ASKED = ", and only what you are asked for"
 _AGENT = "You are a friendly assistant. You say one thing at a time, in one or two short sentences."
 _BACK = (
     "I can't help you with that, I'm afraid. Shall we go on where we were?",
@@ -153,7 +154,9 @@ def _imported(task: Task, heard: Heard, mapping: MappingFile) -> Imported:
     data = _data(task, mapping, flow, asked, cases)
     data |= {"intents": graph.intents, "states": graph.states, "edges": graph.edges}
     data |= {"start": START, "end": flow.end}
-    data["subgoals"] = [one for one in flow.states if one not in (START, MORE)]
+    # What a user may say unasked, the agent need not ask.
+    spared = flow.front() if any(one.whole and one.from_ == START for one in flow.moves) else set()
+    data["subgoals"] = [one for one in flow.states if one not in {START, MORE, *spared}]
     head = f"# Imported from STAR's task {task.name}: duologue domain import star\n\n"
     files = {
         FILE: head + yaml.dump(data, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110),
@@ -222,7 +225,11 @@ def _data(task: Task, mapping: MappingFile, flow: Flow, asked: Asking, cases: Ca
         "memory": memory,
         "goals": [f"It is about this: {words}. {{{{ doc.wish }}}}"],
         "roles": {
-            "user": {"name": "customer", "system": _USER, "checks": ["not_boilerplate"]},
+            "user": {
+                "name": "customer",
+                "system": f"{_USER}{'' if any(one.whole for one in flow.moves) else _ASKED}.",
+                "checks": ["not_boilerplate"],
+            },
             "agent": {
                 "name": "assistant",
                 "system": f"{_AGENT} {about}",

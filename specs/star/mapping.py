@@ -12,8 +12,7 @@ conditions:
   query_success: {of: query}                              # a query goes so
   info_missing: {missing: [bank_ask_pin]}                 # the user has no such thing to say
   done: {over: trip_inform_simple_step_ask_proceed}       # what it tells step by step has ended
-edges: [{from: trip_inform_detailed_step, as: yes, to: ...}]   # in the place of the graph's own;
-                                                          # right to the query: all is said at once
+edges: [{from: trip_inform_detailed_step, as: yes, to: ...}]  # in the place of the graph's own
 leave_out: [trip_inform_last_step_and_done]               # on purpose, so that nothing is said
 """
 
@@ -60,8 +59,9 @@ class Meaning:
 class Added:
     """An edge that the graph lacks, or in the place of its own; `condition` is what it means.
 
-    Several from one state are several ways on. One that leads right to the first query, from the
-    start or from behind it, is that of a user who says at once all that the query needs.
+    Several from one state are several ways on. One without a condition that leads right to the
+    first query, from the start or, beside another way, from behind it, is that of a user who says
+    at once all that the query needs.
     """
 
     from_: str

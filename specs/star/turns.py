@@ -12,6 +12,9 @@ from specs.star.files import LEAVE, Talk, Task, constraints
 LEAVING = "(leave)"
 """The label that stands for all of STAR's labels of taking leave."""
 
+BEGIN = "(begin)"
+"""What stands for the label before a dialogue's first utterance."""
+
 REQUEST = "RequestType"
 
 
@@ -20,7 +23,7 @@ class Exchange:
     """A user's utterance between two of the agent's.
 
     Attributes:
-        after: the label before it; empty where there is none.
+        after: the label before it, BEGIN for none; empty where the agent's words have none.
         before: the label behind it.
         values: what the dialogue's queries ask for, by parameter.
         queried: whether there is a query between the utterance and the next label.
@@ -82,7 +85,7 @@ def _hear(
     values: dict[str, tuple[str, ...]] = {}
     asked: dict[str, str] = {}
     kind = ""
-    after, said, pending = "", [], list[Query]()
+    after, said, pending = BEGIN, [], list[Query]()
     lines: list[tuple[str, str, str, bool]] = []
     for event in talk.events:
         if event["role"] == "user":

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from specs.star.asking import Slot, found, says_no, without
 from specs.star.flow import MISSING, MORE, START, Flow, Move
-from specs.star.turns import LEAVING, Exchange, Heard
+from specs.star.turns import BEGIN, LEAVING, Exchange, Heard
 
 LEAST = 3
 """References an edge needs for free talk."""
@@ -28,6 +28,9 @@ _SINGLE = 7
 """Words up to which what one person alone said is likely to fit another dialogue."""
 
 _LONGEST = 16
+_HOLES = 0xE000
+"""The first of the characters that stand for slots: for private use, so that no value is one."""
+
 _PER_SLOT = 4
 _STOCK: Mapping[str, tuple[str, ...]] = {
     "yes": ("Yes, please.", "Sure, go ahead.", "That sounds good, yes.", "Okay, please do."),
@@ -80,7 +83,7 @@ class Listener:
 
     def whole(self, state: str, slots: Sequence[Slot]) -> Wording:
         """Return what says the values of all these slots unasked, as a question or not."""
-        after = ("", state) if state == START else (state,)
+        after = (BEGIN, state) if state == START else (state,)
         exchanges = (one for one in self._heard.exchanges if one.after in after)
         return self._wording(exchanges, _filled(slots), slots, bool)
 
@@ -109,7 +112,7 @@ class Listener:
     def other(self, move: Move) -> Wording:
         """Return what people said on the way from one state to the next."""
         to = self._said_first(move.to)
-        leaves = to == LEAVING and move.from_ == MORE
+        leaves = to == LEAVING and not move.means
         answers = {"yes": "yes", "no": "no"}.get(move.means, "")
         asks = "ask" in move.from_.split("_")
         opening = move.from_ == START
@@ -122,7 +125,9 @@ class Listener:
             if answers:
                 return _affirms(text) == (answers == "yes") and "?" not in text
             if leaves:
-                return says_no(text) or "bye" in text.lower() or "all" in text.lower().split()
+                said = text.lower()
+                parting = says_no(text) or "bye" in said or "all" in said.split()
+                return parting or (move.from_ != MORE and "?" not in text)  # thanks are enough
             if move.means:
                 return says_no(text) or move.means != MISSING
             return opening or ("?" not in text and not says_no(text))
@@ -193,9 +198,10 @@ class Listener:
             )
             if place is None or (slot.phrase and not _alone(text, place)):
                 return ""
-            holes[f"\x00{number}\x00"] = f"{{{{ slots.{slot.name} }}}}"
-            text = f"{text[: place.start()]}\x00{number}\x00{text[place.end() :]}"
-        rest = re.sub(r"\x00\d+\x00", "", text)
+            hole = chr(_HOLES + number)
+            holes[hole] = f"{{{{ slots.{slot.name} }}}}"
+            text = f"{text[: place.start()]}{hole}{text[place.end() :]}"
+        rest = "".join(one for one in text if one not in holes)
         words = rest.split()
         longest = min(_LONGEST, _PER_SLOT * (1 + len(slots))) if slots else _LONGEST
         if len(words) > longest or not (words or slots):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cluster.experiment import command, same_words
-from cluster.experiment_differences import Outcomes, differences
+from cluster.experiment_differences import ByDialogue, Outcomes, differences
 from cluster.experiment_table import Row, correlations
 from cluster.generate import Made
 from cluster.run_folder import RunFolder
@@ -108,7 +108,9 @@ def evaluated(*rows: Any) -> Any:
     """Return what an evaluation leaves of these rows of its comparison."""
     sums = {"adapter": Sums({}, np.zeros((3, 0)))}
     resamples = Resamples.draw(3, 10, 0)
-    return SimpleNamespace(comparison={"rows": list(rows)}, sums=sums, resamples=resamples)
+    comparison = {"rows": list(rows)}
+    walk_ids = ("x", "y", "z")
+    return SimpleNamespace(comparison=comparison, walk_ids=walk_ids, sums=sums, resamples=resamples)
 
 
 def test_arms_of_the_same_words_share_dialogues_and_each_learns_from_its_own(
@@ -191,6 +193,40 @@ def test_the_same_command_goes_on_and_a_changed_experiment_is_refused(
     assert len(stage.played) == played + 1
     command(experiment(tmp_path, more.replace("0.5", "0.4")), True)
     assert len(stage.played) == 2 * played + 2
+
+
+def test_who_has_played_nothing_is_bound_to_nothing(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: Any, **__: Any) -> Made:
+        raise DuologueError("the engine does not start")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("cluster.whole_run.generate", dead)
+        with pytest.raises(DuologueError, match="does not start"):
+            command(experiment(tmp_path, FILTERS), False)
+    command(experiment(tmp_path, FILTERS, "train.rank=4"), False)
+    with pytest.raises(InputError, match=r"train\.rank was 4 and is now 16"):
+        command(experiment(tmp_path, FILTERS), False)
+
+
+def test_a_trial_of_more_dialogues_goes_on(stage: Stage, tmp_path: Path) -> None:
+    command(experiment(tmp_path, FILTERS), False)
+    stage.played.clear()
+    command(experiment(tmp_path, FILTERS.replace("trial = 6", "trial = 9")), False)
+    assert [name for name, _, _ in stage.played] == ["kiosk"] * 4
+
+
+def test_a_model_that_a_later_arm_lacks_is_missed_at_once(stage: Stage, tmp_path: Path) -> None:
+    text = FILTERS + (
+        '[set.engines.writer]\nkind = "vllm"\nmodel = "no.gguf"\n'
+        '[[arms]]\nname = "large"\nset.roles = {{ user = "writer", agent = "writer" }}\n'
+    )
+    asked = experiment(tmp_path, f'differ = ["roles", "curate"]\n{text}')
+    with pytest.raises(InputError, match=r"no\.gguf") as refused:
+        command(asked, False)
+    assert "engines.writer.model" in str(refused.value)
+    assert stage.played == []
 
 
 def test_an_arm_that_keeps_nothing_is_a_row_and_costs_no_other(
@@ -347,10 +383,12 @@ def test_words_are_the_same_whatever_is_learned_from_them(stage: Stage, tmp_path
 
 
 def test_arms_are_compared_dialogue_by_dialogue() -> None:
-    def outcomes(right: list[float], shares: dict[int, float]) -> Outcomes:
+    def outcomes(right: list[float], shares: dict[int, float], test: str = "t") -> Outcomes:
         keys: dict[Key, int] = {("heard right", ""): 0, ("heard", ""): 1}
         values = np.column_stack([right, np.full(len(right), 10.0)])
-        return Outcomes((Sums(keys, values), Resamples.draw(len(right), 200, 0)), shares)
+        walk_ids = tuple(f"{test}-{number}" for number in range(len(right)))
+        tested = ByDialogue(walk_ids, Sums(keys, values), Resamples.draw(len(right), 200, 0))
+        return Outcomes(tested, {f"walk-{index}": share for index, share in shares.items()})
 
     hard = [0.0, 0.1, 0.2, 0.8, 0.9, 1.0]  # what is hard for one is hard for all
     ours = outcomes([1, 2, 3, 8, 9, 10], dict(enumerate(hard)))
@@ -365,7 +403,7 @@ def test_arms_are_compared_dialogue_by_dialogue() -> None:
     assert other.figures["trial: subgoals, share"]["value"] == 0.0
     accuracy = one.figures["test: intent accuracy"]
     assert [accuracy[key] for key in ("value", "low", "high")] == pytest.approx([0.1] * 3)
-    alone = Outcomes(shares={9: 0.5})
+    alone = outcomes([1, 2, 3, 8, 9, 10], {9: 0.5}, "another")
     assert list(differences([("a", None, alone), ("b", None, ours)])) == []
 
 

@@ -132,7 +132,7 @@ def test_who_declines_makes_the_next_request_of_a_dialogue(imported: Domain) -> 
     assert {sum(step.to == "query_check" for step in path) for path in paths} == {1, 2}
 
 
-def test_who_is_asked_nothing_says_all_at_once(tmp_path: Path) -> None:
+def test_who_is_asked_nothing_says_all_at_once(tmp_path: Path, capsys: Printed) -> None:
     task = write_task(tmp_path / "star")
     file = tmp_path / "star" / "dialogues.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -140,6 +140,11 @@ def test_who_is_asked_nothing_says_all_at_once(tmp_path: Path) -> None:
         query = next(one for one in data["events"] if one["role"] == "query")
         values = [json.loads(text) for one in query["constraints"] for text in one.values()]
         name, flavour, candles = values[:3]
+        if number % 4 == 3:  # a query without a name: such a user cannot say all
+            for one in data["events"]:
+                if one["role"] == "query":
+                    one["constraints"] = one["constraints"][1:]
+            continue
         text = (
             f"Can I have a {flavour} cake for {name}, candles {candles}?",
             f"{flavour} for {name}, candles: {candles}",
@@ -157,7 +162,13 @@ def test_who_is_asked_nothing_says_all_at_once(tmp_path: Path) -> None:
         ),
     )
     assert command("import", "star", task, "--mapping", mapping, "--out", tmp_path / "out") == 0
+    capsys.readouterr()
+    assert command("check", tmp_path / "out" / "cake_order") == 0
+    assert "0 errors" in capsys.readouterr().out
     domain = open_domain(tmp_path / "out" / "cake_order")
+    assert set(domain.subgoals) == {"cake_offer", "cake_sold_out", "cake_kept", "cake_bye"}
+    text = (tmp_path / "out" / "cake_order" / "domain.yaml").read_text()
+    assert "only what you are asked for" not in " ".join(text.split())
     ways = {edge.intent: edge.to[0].to for edge in domain.edges_from("hello")}
     assert ways == {"open": "ask_name", "ask": "query_check"}
     speech = domain.intents["ask"].speech
@@ -166,15 +177,46 @@ def test_who_is_asked_nothing_says_all_at_once(tmp_path: Path) -> None:
     assert people in {reference.say.source for reference in speech.references}
     again = {edge.intent: edge for edge in domain.edges_from("cake_kept")}
     assert set(again) == {"ask_again", "go_on"}  # not without another request
-    dialogues = rehearsal.rehearse(domain, 60, 0, 0)
-    assert {one.stop_reason for one in dialogues} == {StopReason.ENDED}
-    assert {"ask", "ask_again"} <= {turn.intent for one in dialogues for turn in one.turns}
-    for dialogue in dialogues:
-        for before, turn in zip(dialogue.turns, dialogue.turns[1:], strict=False):
-            if before.intent in ("ask", "ask_again"):
-                assert turn.state in ("cake_offer", "cake_sold_out")
-                assert before.slots["flavour"] in turn.text
-                assert before.slots["customer_name"]
+    unnamed = set()
+    for kind in ("walk", "routed"):
+        policy = PolicySection.model_validate({"kind": kind, "manager": "rouge"})
+        dialogues = rehearsal.rehearse(domain, 200, 0, 0, policy)
+        assert {one.stop_reason for one in dialogues} == {StopReason.ENDED}
+        assert {"ask", "ask_again"} <= {turn.intent for one in dialogues for turn in one.turns}
+        for dialogue in dialogues:
+            known = {"customer_name": "", "flavour": "", "candles": ""}
+            for before, turn in zip(dialogue.turns, dialogue.turns[1:], strict=False):
+                known |= {name: str(before.slots[name]) for name in known if name in before.slots}
+                unnamed |= {turn.state} if before.intent == "no_customer_name" else set()
+                if before.intent in ("ask", "ask_again"):
+                    sold_out = before.slots["flavour"] == "nut"
+                    assert turn.state == ("cake_sold_out" if sold_out else "cake_offer")
+                    assert before.slots["flavour"] in turn.text
+                    if not sold_out:  # the offer names who it is for: the memory has all of it
+                        assert f"for {before.slots['customer_name']}?" in turn.text
+    assert unnamed  # who has no name to tell is asked for it
+
+
+def test_ways_on_that_nothing_tells_apart_are_refused(tmp_path: Path, capsys: Printed) -> None:
+    replies = {**REPLIES, "name_missing": "Missing"}
+    graph = {**GRAPH, "name_missing": "cake_no_oven", "cake_no_oven": "anything_else"}
+    task = write_task(tmp_path / "star", replies=replies, graph=graph)
+    mapping = full_mapping(
+        tmp_path,
+        ("leave_out: [cake_no_oven]", ""),
+        ("conditions: {", "conditions: {name_missing: {missing: ask_name}, "),
+        (
+            "edges:",
+            "edges:\n  - {from: ask_name, to: cake_ask_flavour}"
+            "\n  - {from: ask_name, to: cake_ask_candles}"
+            "\n  - {from: anything_else, to: query_check}",
+        ),
+    )
+    assert command("import", "star", task, "--mapping", mapping, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "the ways on from 'ask_name' apart: cake_ask_flavour, cake_ask_candles" in said
+    assert "'anything_else' comes before 'query_check' as well as behind it" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_free_words_that_nothing_else_holds_are_like_peoples(imported: Domain) -> None:
