@@ -27,7 +27,7 @@ from cluster.generate import open_run_domain
 from cluster.held_out import amounts
 from cluster.nodes import cluster_address
 from cluster.progress import duration
-from cluster.resume import ENGINE_PLACEMENT, changes
+from cluster.resume import ENGINE_PLACEMENT, Change, changes
 from cluster.run_folder import RunFolder, refuse_relative
 from cluster.trial import shares, tried
 from specs.errors import DuologueError, EngineError, Finding, InputError, Where
@@ -176,8 +176,7 @@ _WAYS = "Go on under another name (--set name=NAME), or start over (--fresh)."
 
 
 def _changed(place: Folder, name: str, key: str, old: Any, new: Any) -> Finding:
-    was, is_ = (json.dumps(one, ensure_ascii=False)[:80] for one in (old, new))
-    message = f"the arm {name} was made otherwise: {key} was {was} and is now {is_}"
+    message = f"the arm {name} was made otherwise: {Change(key, old, new)}"
     return Finding(Where(place.path), message, _WAYS)
 
 

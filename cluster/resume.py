@@ -78,7 +78,8 @@ class Change:
     new: Any
 
     def __str__(self) -> str:
-        return f"{self.key} was {_shown(self.old)} and is now {_shown(self.new)}"
+        old, new = _shown(self.old, self.new)
+        return f"{self.key} was {old} and is now {new}"
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
@@ -125,6 +126,7 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     return said
 
 
+_MOST, _BEFORE = 80, 30
 _ADAPTER, _TRAINING = "roles.adapter", "roles.adapter's training"
 _SERVER = frozenset({"url", "key_env"})
 
@@ -161,6 +163,16 @@ def refuse_changes(found: list[Change], place: str, name: str) -> None:
     )
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _shown(old: Any, new: Any) -> list[str]:
+    """Return both as text; of long ones the piece from where they begin to differ."""
+    texts = [json.dumps(value, ensure_ascii=False, default=str) for value in (old, new)]
+    if max(map(len, texts)) <= _MOST:
+        return texts
+    pairs = enumerate(zip(*texts, strict=False))
+    differ = next((at for at, (one, other) in pairs if one != other), min(map(len, texts)))
+    start = max(0, differ - _BEFORE)
+    return [
+        f"{'...' if start else ''}{text[start : start + _MOST]}"
+        f"{'...' if len(text) > start + _MOST else ''}"
+        for text in texts
+    ]

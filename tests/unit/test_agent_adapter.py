@@ -9,7 +9,7 @@ import pytest
 
 from actors.engines.models import resolve_model
 from cluster.agent_adapter import carried, with_adapter
-from cluster.resume import changes
+from cluster.resume import Change, changes
 from specs.errors import InputError
 from specs.run_file import RunFile, validate
 from tests.unit.tiny_model import write_adapter
@@ -121,3 +121,11 @@ def test_weights_of_a_folder_that_was_moved_are_the_same_weights() -> None:
     assert changes(content("/a", "/a"), content("/moved/a", "/moved/a")) == []
     (changed,) = changes(content("/a", "/a"), content("/a", "m"))
     assert changed.key == "engines.own.model"
+
+
+def test_long_values_are_shown_from_where_they_differ() -> None:
+    many = [{"kind": "ended", "measure": None, "share": None}] * 4
+    told = str(Change("curate.filters", many, [*many, {"kind": "consistent"}]))
+    assert len(told) < 220
+    assert told.endswith('{"kind": "consistent"}]')
+    assert str(Change("train.rank", 16, 4)) == "train.rank was 16 and is now 4"
