@@ -29,7 +29,7 @@ from cluster.nodes import cluster_address
 from cluster.progress import duration
 from cluster.resume import ENGINE_PLACEMENT, Change, changes
 from cluster.run_folder import RunFolder, refuse_relative
-from cluster.trial import shares, tried
+from cluster.trial import own_trial, shares, tried
 from specs.errors import DuologueError, EngineError, Finding, InputError, Where
 from specs.experiment_file import Case, Experiment
 from specs.masking import without_secrets
@@ -225,7 +225,8 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
     if (donor := _donor(experiment, case)) is not None:
         _adopt(donor, run, say)
     try:
-        curated = whole_run.make_dialogues(run, False, say, whole=True)
+        later = own_trial(run) if "trial" in measures else None
+        curated = whole_run.make_dialogues(run, False, say, whole=True, later=later)
     except (NothingKept, TooFewUnits) as few:
         row.failed = few.findings[0].message
         if "test" in measures and first:

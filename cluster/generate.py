@@ -50,13 +50,19 @@ class Made:
 
 
 def generate(
-    run: RunFile, fresh: bool, retry: bool = False, kept: KeptEngines | None = None
+    run: RunFile,
+    fresh: bool,
+    retry: bool = False,
+    kept: KeptEngines | None = None,
+    later: RunFile | None = None,
 ) -> Made:
     """Play what is missing, show progress, and print what came of it.
 
     Args:
         retry: play again what failed and may go otherwise (`StopReason.may_go_otherwise`).
         kept: lends its engines, and takes them when it is over.
+        later: a run that is to be played when this one has been learned from: its engines have to
+            find places, too.
 
     Raises:
         InputError: for a domain, a folder or a setting that cannot be used.
@@ -84,7 +90,7 @@ def generate(
             there = IndexSet(durable_indices(folder.dialogues()))
         before = [folder.at_round(number).round() for number in range(folder.number)]
         spending = Spending(run, folder.round(), opened.start, reporter.say, before)
-        outcome = _play(run, domain, folder, opened.start, there, spending, reporter, kept)
+        outcome = _play(run, domain, folder, opened.start, there, spending, reporter, kept, later)
         summary = summarize(read_dialogues(folder.dialogues()))
         try:
             folder.note_durable(summary.dialogues)
@@ -213,11 +219,12 @@ def _play(
     spending: Spending,
     reporter: Reporter,
     kept: KeptEngines | None,
+    later: RunFile | None,
 ) -> Outcome:
     from cluster.crew import Crew, ray_session
     from cluster.nodes import nodes_of
     from cluster.placement import check_places
-    from cluster.plan import settled, wanted
+    from cluster.plan import settled, unplaced_later, wanted
     from cluster.probe import check_nodes
 
     owed = sum(index not in there for index in range(run.run.dialogues))
@@ -233,6 +240,8 @@ def _play(
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
         found = settled(run, domain, nodes, owed)
         check_places(wanted(run, found), nodes)
+        if later is not None and (wrong := unplaced_later(later, nodes)):
+            raise InputError(wrong)
         source, round_ = source_of(run), folder.round()
         crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts, kept)
         if crew.before is not None:

@@ -26,6 +26,7 @@ from cluster.placement import bundle, bundle_in_words, misfits
 from cluster.progress import duration
 from cluster.run_folder import RunFolder
 from cluster.sizes import Sizes, in_words, sizes
+from cluster.trial import own_trial
 from cluster.usage import measured_speed, read_sessions
 from cluster.usage_table import money
 from specs.domain import SIDES, Domain, Side
@@ -83,6 +84,14 @@ def wanted(run: RunFile, found: Sizes) -> dict[str, tuple[EngineSection, int]]:
     return {name: (run.engines[name], least) for name, (least, _) in found.replicas.items()}
 
 
+def unplaced_later(later: RunFile, nodes: Nodes) -> list[Finding]:
+    """Return why the engines of a run that comes behind this one, a trial, would wait for ever."""
+    found = misfits(wanted(later, sizes(later)), nodes)
+    return [
+        replace(one, message=f"in the trial of what was learned, {one.message}") for one in found
+    ]
+
+
 def foresee_run(run: RunFile, domain: Domain) -> dict[Side, Foreseen]:
     """Return what each side asks of its engine in a dialogue.
 
@@ -101,6 +110,8 @@ def place_findings(run: RunFile, made: Forecast, nodes: Nodes) -> list[Finding]:
     from trainer.training import place_findings as unplaced
 
     found = misfits(wanted(run, made.sizes), nodes)
+    if not found and run.rounds.trial:
+        found += unplaced_later(own_trial(run), nodes)
     if not found and not fits_anywhere(run.train):
         found += unplaced(run.train, training_resources(run, nodes))
     return found

@@ -91,6 +91,12 @@ def trial_run(run: RunFile, place: Folder, domain: str, adapter: str) -> RunFile
     return playing(_with_learner(asked), adapter) if adapter else asked
 
 
+def own_trial(run: RunFile) -> RunFile:
+    """Return the run file of a round's trial in its own domain, of the adapter that it trains."""
+    place = RunFolder.of(run).round()
+    return trial_run(run, place, run.domain.path, place.child("adapter").path)
+
+
 def plays_elsewhere(run: RunFile) -> bool:
     """Whether the model that is trained is another than the agent's, and needs its own engine."""
     engine = run.engines[run.roles.agent]

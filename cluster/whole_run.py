@@ -106,11 +106,13 @@ def _round(
         kept: as of `generate`.
     """
     from cluster import guards, rounds
+    from cluster.trial import own_trial
 
     stage("generate and curate")
     curated: Curated | InputError
     try:
-        curated = make_dialogues(run, fresh, say, kept, whole=run.rounds.count > 1)
+        later = own_trial(run) if run.rounds.trial else None
+        curated = make_dialogues(run, fresh, say, kept, run.rounds.count > 1, later)
     except (NothingKept, TooFewUnits) as few:
         if not several:
             raise
@@ -141,11 +143,12 @@ def make_dialogues(
     say: Say,
     kept: KeptEngines | None = None,
     whole: bool = False,
+    later: RunFile | None = None,
 ) -> Curated:
     """Generate and curate until `curate.kept` dialogues are kept or a budget is used up.
 
     Args:
-        kept: as of `generate`.
+        kept, later: as of `generate`.
         whole: what a budget has left unfinished is not to be gone on with.
 
     Raises:
@@ -153,7 +156,7 @@ def make_dialogues(
         OutOfBudget: a budget has stopped the generation, and `whole` is asked for.
     """
     while True:
-        made = generate(run, fresh, kept=kept)
+        made = generate(run, fresh, kept=kept, later=later)
         if whole and not made.whole:
             raise OutOfBudget(f"{run.run.name}: stopped by its budget; {STAYS}")
         rest = left(run.budget, made.dialogues, made.hours) if made.whole else None

@@ -327,9 +327,7 @@ def test_dialogues_that_are_there_are_lent_and_never_deleted(stage: Stage, tmp_p
 def test_an_arm_that_a_budget_has_stopped_is_not_learned_from(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "cluster.whole_run.generate", lambda run, fresh, kept=None: Made(False, 3, 0.1)
-    )
+    monkeypatch.setattr("cluster.whole_run.generate", lambda run, fresh, **_: Made(False, 3, 0.1))
     with pytest.raises(DuologueError, match="none: stopped by its budget"):
         command(experiment(tmp_path, FILTERS), False)
     assert stage.trained == []

@@ -19,9 +19,10 @@ from cluster.crew import Crew
 from cluster.nodes import Nodes, NodeType, cpu_seats, nodes_of
 from cluster.person import Noted
 from cluster.placement import check_places, misfits, places, shares
-from cluster.plan import wanted
+from cluster.plan import unplaced_later, wanted
 from cluster.single_engine import started
 from cluster.sizes import sizes
+from cluster.trial import own_trial
 from specs.engine_section import EngineSection
 from specs.errors import InputError
 from specs.parts import Folder
@@ -295,3 +296,22 @@ def test_an_amount_that_ray_cannot_count_is_refused_with_the_run_file(gpus: floa
 @pytest.mark.parametrize("gpus", [0, 0.0001, 0.3, 0.3333, 1, 2, 8])
 def test_an_amount_that_ray_counts_is_taken(gpus: float) -> None:
     assert EngineSection(gpus=gpus).gpus == TrainSection(gpus_per_worker=gpus).gpus_per_worker
+
+
+def test_a_trial_needs_a_place_for_the_model_that_was_trained() -> None:
+    def said(gpus: float, there: float) -> list[str]:
+        data = {
+            "run": {"name": "tea"},
+            "domain": {"path": "kiosk"},
+            "engines": {"writer": {"kind": "vllm", "model": "large", "gpus": gpus}},
+            "roles": {"user": "writer", "agent": "writer"},
+            "train": {"model": "small"},
+            "rounds": {"trial": 4},
+        }
+        run = validate(data, "run.toml")
+        return list(map(str, unplaced_later(own_trial(run), Nodes([{"CPU": 8.0, "GPU": there}]))))
+
+    (found,) = said(1.0, 1.0)
+    assert "engines.writer, engines.learner" in found
+    assert "in the trial of what was learned, only 0 of 1 of learner find room" in found
+    assert said(0.5, 1.0) == said(1.0, 2.0) == []

@@ -123,7 +123,7 @@ def test_a_round_that_a_budget_has_stopped_is_not_over(
 ) -> None:
     real, run = stage.generate, run_file(tmp_path, rounds={"trial": 0})
 
-    def stopped(run: RunFile, fresh: bool, retry: bool = False, kept: Any = None) -> Made:
+    def stopped(run: RunFile, fresh: bool, **given: Any) -> Made:
         fewer = run.model_copy(update={"run": run.run.model_copy(update={"dialogues": 10})})
         return replace(real(fewer, fresh), whole=False)
 

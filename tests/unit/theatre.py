@@ -63,7 +63,12 @@ class Stage:
     trained: list[int] = field(default_factory=list)
 
     def generate(
-        self, run: RunFile, fresh: bool, retry: bool = False, kept: KeptEngines | None = None
+        self,
+        run: RunFile,
+        fresh: bool,
+        retry: bool = False,
+        kept: KeptEngines | None = None,
+        later: RunFile | None = None,
     ) -> Made:
         folder = RunFolder.of(run)
         asked = played_in(run, folder)
