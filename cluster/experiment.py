@@ -29,7 +29,7 @@ from cluster.nodes import cluster_address
 from cluster.progress import duration
 from cluster.resume import ENGINE_PLACEMENT, Change, changes
 from cluster.run_folder import RunFolder, refuse_relative
-from cluster.trial import own_trial, shares, tried
+from cluster.trial import own_shares, own_trial, tried
 from specs.errors import DuologueError, EngineError, Finding, InputError, Where
 from specs.experiment_file import Case, Experiment
 from specs.masking import without_secrets
@@ -140,13 +140,13 @@ def _begin(experiment: Experiment, place: Folder, fresh: bool) -> None:
     """
     now = {case.name: without_secrets(_decisive(case.run)) for case in experiment.cases}
     before = _noted(place)
-    folders = {case.name: RunFolder.of(case.run).dialogues() for case in experiment.cases}
-    begun = {name for name, folder in folders.items() if durable_indices(folder)}
+    cases = experiment.cases
+    begun = {case.name for case in cases if part_names(RunFolder.of(case.run).dialogues())}
     if before is not None and not fresh:
         findings = [
             _changed(place, name, key, old[key], now[name].get(key))
             for name, old in before.items()
-            if name in now and name in begun
+            if name in begun
             for key in old
             if not _harmless(key) and old[key] != now[name].get(key)
         ]
@@ -245,9 +245,8 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
         test = ByDialogue(done.walk_ids, done.sums[ADAPTER], done.resamples)
     if "trial" in measures:
         place = folder.round()
-        adapter = place.child("adapter").path
-        row.trials = tried(run, place, adapter, say)
-        reached = shares(run, place, adapter)
+        row.trials = tried(run, place, place.child("adapter").path, say)
+        reached = own_shares(run)
     row.outcomes = Outcomes(test, reached)
     return row
 

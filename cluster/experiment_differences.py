@@ -8,16 +8,13 @@ intervals side by side would suggest. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
-from trainer.bootstrap import Floats, Interval, Resamples
+from cluster.trial import RESAMPLES
+from trainer.bootstrap import Resamples, counted, counted_mean
 from trainer.comparison import NAMES
 from trainer.figures import Sums, compare
-
-RESAMPLES = 2000
 
 TESTED = ("intent_accuracy", "slot_f1", "call_exact", "answer_rouge_l")
 """Figures of the test, in an experiment's table."""
@@ -90,19 +87,8 @@ def _tried(ours: Outcomes, theirs: Outcomes) -> Figures:
     both = sorted(ours.shares.keys() & theirs.shares.keys())
     if not both:
         return {}
-    one, other = (_counted(shares, both) for shares in (ours.shares, theirs.shares))
-    found = Resamples.draw(len(both), RESAMPLES, 0).difference(_mean, one, other)
-    return {} if found is None else {SHARE: _figure(found)}
-
-
-def _counted(shares: Mapping[str, float], walk_ids: Sequence[str]) -> Floats:
-    return np.array([[shares[walk_id], 1.0] for walk_id in walk_ids], dtype=np.float64)
-
-
-def _mean(sums: Floats) -> Floats:
-    found: Floats = sums[:, 0] / sums[:, 1]
-    return found
-
-
-def _figure(one: Interval) -> dict[str, float | None]:
-    return {"value": one.value, "low": one.low, "high": one.high}
+    one, other = (
+        counted([shares[walk_id] for walk_id in both]) for shares in (ours.shares, theirs.shares)
+    )
+    found = Resamples.draw(len(both), RESAMPLES, 0).difference(counted_mean, one, other)
+    return {} if found is None else {SHARE: asdict(found)}

@@ -25,7 +25,7 @@ from specs.errors import DuologueError, InputError
 from specs.parts import Folder, read_rows
 from specs.records import quality_schema
 from specs.run_file import CurateSection, Filter, RoundsSection, RunFile
-from trainer.bootstrap import Floats, Resamples
+from trainer.bootstrap import Resamples, counted, counted_mean
 from trainer.curated import NothingKept
 from trainer.success import HALF
 
@@ -152,13 +152,12 @@ def tried(
     )
 
 
-def shares(run: RunFile, place: Folder, adapter: str) -> dict[str, float]:
+def own_shares(run: RunFile) -> dict[str, float]:
     """Return, by `walk_id`, each dialogue's share of the subgoals in the own domain's trial.
 
-    Args:
-        place, adapter: as of `trial_run`; empty where nothing could be measured.
+    Empty where nothing could be measured.
     """
-    asked = trial_run(run, place, run.domain.path, adapter)
+    asked = own_trial(run)
     quality = RunFolder.of(asked).round().child("quality")
     return {one["walk_id"]: one[_SHARE] or 0.0 for one in _rows(quality, asked.run.dialogues)}
 
@@ -207,11 +206,11 @@ def figures(
     rows = _rows(quality, most)
     if not rows:
         raise DuologueError(f"{quality.path}: no dialogue of the trial could be measured")
-    shares = np.array([row[_SHARE] or 0.0 for row in rows])
+    shares = [row[_SHARE] or 0.0 for row in rows]
     resamples = Resamples.draw(len(rows), RESAMPLES, 0)
-    interval = resamples.interval(_mean, np.column_stack([shares, np.ones(len(rows))]))
+    interval = resamples.interval(counted_mean, counted(shares))
     low, high = (interval.low, interval.high) if interval is not None else (None, None)
-    mean = float(shares.mean())
+    mean = float(np.mean(shares))
     used = [row["persona_coverage"] for row in rows if row["persona_coverage"] is not None]
     return Tried(
         domain=domain,
@@ -221,13 +220,8 @@ def figures(
         low=mean if low is None else low,
         high=mean if high is None else high,
         absolute=float(np.mean([row[_SAID] or 0.0 for row in rows])),
-        halfway=float((shares >= HALF).mean()),
+        halfway=float(np.mean([share >= HALF for share in shares])),
         ended=float(np.mean([row["ended"] for row in rows])),
         persona=float(np.mean(used)) if used else None,
         diversity=diversity,
     )
-
-
-def _mean(sums: Floats) -> Floats:
-    found: Floats = sums[:, 0] / sums[:, 1]
-    return found

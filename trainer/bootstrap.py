@@ -11,7 +11,7 @@ shifted to have their mean at the figure: left alone, its interval could lie bes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,17 @@ class Resamples:
     def _figures(self, statistic: Statistic, sums: Floats) -> tuple[float, Floats]:
         whole = sums.sum(axis=0, keepdims=True)
         return float(statistic(whole)[0]), statistic(self.counts @ sums)
+
+
+def counted(values: Sequence[float]) -> Floats:
+    """Return what `counted_mean` is made of: a value and a 1 each, shape (dialogues, 2)."""
+    return np.column_stack([values, np.ones(len(values))])
+
+
+def counted_mean(sums: Floats) -> Floats:
+    """Return the mean of what is `counted`: a Statistic."""
+    found: Floats = sums[:, 0] / sums[:, 1]
+    return found
 
 
 def _interval(value: float, drawn: Floats, least: float | None) -> Interval | None:

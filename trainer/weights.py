@@ -132,13 +132,10 @@ def skeleton(place: Path | str, revision: str | None) -> tuple[Any, list[str]]:
     chosen = revision if isinstance(place, str) else None
     try:
         config = AutoConfig.from_pretrained(str(place), revision=chosen)
-    except OSError as error:  # no such folder or id, no network, no leave
-        raise DuologueError(f"{place} cannot be had: {error}") from error
-    except _FAILURES as error:
-        raise DuologueError(f"{place} is no causal language model: {error}") from error
-    try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except OSError as error:  # no such folder or id, no network, no leave
+        raise DuologueError(f"{place} cannot be had: {error}") from error
     except _FAILURES as error:
         raise DuologueError(f"{place} is no causal language model: {error}") from error
     linear = [name for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)]

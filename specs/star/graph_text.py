@@ -221,10 +221,9 @@ class _Writer:
         if guard:
             edge["when"] = " and ".join(guard)
         assigned: Data = dict(sets)
-        if move.again and move.whole:
+        if move.again:
             assigned[REQUEST] = f"memory.{REQUEST} + 1"
-        elif move.again:
-            assigned[REQUEST] = f"memory.{REQUEST} + 1"
+        if move.again and not move.whole:
             if move.to in self.flow.queries:
                 assigned |= self._taken_over()
             rest = MORE if MORE in self.flow.states else self.flow.end[0]
