@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from specs.checks import MENTIONED_SHARE
+from specs.checks import mentions
 from specs.domain import Slot
-from specs.words import content_words, figures, find, vocabulary, words
+from specs.words import figures, find, words
 
 
 def fill(slot: Slot, said: str, meant: Any) -> Any:
@@ -27,17 +27,9 @@ def fill(slot: Slot, said: str, meant: Any) -> Any:
         kind = int if slot.type == "integer" else float
         numbers = [kind(one) for one in figures(said) if _is(kind, one)]
         return meant if not numbers or meant in numbers else numbers[0]
-    if slot.type == "text" and not _mentioned(meant, said):
+    if slot.type == "text" and not (meant and mentions(said, meant)):
         return said
     return meant
-
-
-def _mentioned(meant: Any, said: str) -> bool:
-    """Whether most of a text's own words are said, as the check `mentions` wants it."""
-    wanted = content_words(str(meant)) or words(str(meant))
-    if meant is None or not wanted:
-        return False
-    return len(vocabulary(said).strangers(wanted)) <= (1 - MENTIONED_SHARE) * len(wanted)
 
 
 def _is(kind: type[int] | type[float], text: str) -> bool:

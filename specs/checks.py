@@ -30,6 +30,7 @@ from specs.words import (
     find,
     heft,
     is_number,
+    misspelt,
     number_forms,
     sentences,
     unspaced,
@@ -158,6 +159,11 @@ def _mentions(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Ve
     return share, share >= MENTIONED_SHARE
 
 
+def mentions(text: str, value: Any) -> bool:
+    """Whether most of a value's words are said, and none of them misspelt."""
+    return _mentioned(value, text) >= MENTIONED_SHARE
+
+
 def _mentioned(value: Any, text: str) -> float:
     if isinstance(value, bool) or value is None:
         return 1.0
@@ -171,7 +177,19 @@ def _mentioned(value: Any, text: str) -> float:
     wanted = content_words(str(value)) or words(str(value))
     if not wanted:
         return 1.0
-    return sum(word in spoken for word in wanted) / len(wanted)
+    missing = [word for word in wanted if word not in spoken]
+    if missing and _garbled(str(value), text, missing):
+        return 0.0
+    return 1 - len(missing) / len(wanted)
+
+
+def _garbled(value: str, text: str, missing: Iterable[str]) -> bool:
+    """Whether a missing word came out as one that is almost it: `Barowen` for `Barnowl`.
+
+    What is then named is nothing that there is, however many words are right.
+    """
+    others = vocabulary(value).strangers(content_words(text))
+    return any(misspelt(word, other) for word in missing for other in others)
 
 
 def says(text: str, value: Any) -> bool:

@@ -10,6 +10,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 from functools import lru_cache
 
 import regex
@@ -229,6 +230,20 @@ def same(one: str, other: str) -> bool:
     if not left and right[0] == short[-1]:
         right = right[1:]  # stir, stirred
     return left in _ENDINGS and right in _ENDINGS
+
+
+_MISSPELT = 0.7
+"""Least share of letters in common, in their order, of a word and what came out in its place."""
+
+_SPELT_OUT = 5
+"""Letters below which two words have most in common by chance."""
+
+
+def misspelt(word: str, said: str) -> bool:
+    """Whether one word came out for another: not a form of it, but most letters are the same."""
+    if min(len(word), len(said)) < _SPELT_OUT or word[0] != said[0] or same(word, said):
+        return False
+    return SequenceMatcher(None, word, said, autojunk=False).ratio() >= _MISSPELT
 
 
 def _head(word: str) -> str:

@@ -36,6 +36,11 @@ def judge(check: str, text: str, *values: Any, reference: str = "", **said: Any)
         ("I fancy a baked pear crumble tonight.", "Baked Pear Crumble", True),
         ("I fancy baked pears.", "pear", True),
         ("I fancy something sweet.", "Baked Pear Crumble", False),
+        ("I fancy the crumble of pears.", "Baked Pear Crumble", True),
+        ("The Barowen Trek Torch, please.", "Barnowl Trek Torch", False),  # there is no such thing
+        ("The Trek Torch, please.", "Barnowl Trek Torch", True),
+        ("The Trek Torch of the Barnowl kind.", "Barnowl Trek Torch", True),
+        ("A spiced chicken soup with breakfast.", "Spicy Chicken Soup", True),
         ("Option two, please.", 2, True),
         ("The 2nd one, please.", 2, True),
         ("Option 12, please.", 2, False),
@@ -412,6 +417,9 @@ def test_lists_wants_results_in_their_order() -> None:
     curries = [{"title": "Kerala Fish Curry"}, {"title": "Fish Tacos"}]
     assert judge("lists", "Kerala Curry or Fish Tacos?", curries)
     assert not judge("lists", "Leek Curry or Fish Tacos?", curries)  # the fish is the other's
+    torches = [{"title": "Barnowl Trek Torch"}, {"title": "Fenlight Lantern"}]
+    assert judge("lists", "The Trek Torch or the Fenlight Lantern?", torches)
+    assert not judge("lists", "The Barowen Trek Torch or the Fenlight Lantern?", torches)
     # What is not chosen by number may stand anyhow, and so may what has no word of its own.
     assert judge("lists", "You need eggs and flour.", ["flour", "eggs"])
     assert judge("lists", "Soup or Lentil Soup?", [{"title": "Lentil Soup"}, {"title": "Soup"}])
