@@ -87,6 +87,8 @@ class EngineSection(Section):
             send an engine to the nodes that have them (`ray_cluster.yaml`).
         cpu_cores: cores for vLLM's threads on the CPU; 0 for all.
         kv_cache_gb: GiB for the KV cache on the CPU.
+        dtype: `auto` is the model's own on a GPU, and on a CPU what that is fastest in
+            (`specs.processor`).
         eager: do without torch.compile: starts sooner, speaks slower.
         vllm: further arguments of vLLM's AsyncEngineArgs, as they are.
         tokens_per_s: what one replica writes in a second at its best, where that is known; the plan

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from specs.errors import DuologueError
+from specs.processor import cpu_dtype
 from specs.run_file import TrainSection
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -33,17 +34,22 @@ def quiet() -> None:
     told.disable_progress_bar()
 
 
-def half(gpu: bool) -> Any:
-    """Return the 16-bit type to compute in: bfloat16, float16 on a GPU that lacks it."""
+def frozen_dtype(gpu: bool) -> Any:
+    """Return the type to hold frozen weights in: bfloat16, or what a device without it is fast in.
+
+    That is float16 on a GPU, and float32 on a CPU.
+    """
     import torch
 
-    return torch.bfloat16 if not gpu or torch.cuda.is_bf16_supported() else torch.float16
+    if gpu:
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return getattr(torch, cpu_dtype(torch.backends.cpu.get_cpu_capability()))
 
 
 def build(section: TrainSection, place: Path | str, gpu: bool) -> Any:
     """Return the model to train, on this process's device.
 
-    A quantized or a LoRA base is held in 16 bits and frozen, its adapters in float32. (peft's
+    A quantized or a LoRA base is frozen (`frozen_dtype`), its adapters are in float32. (peft's
     `prepare_model_for_kbit_training` would hold the base's norms, embeddings and head in float32;
     norms compute in float32 anyway, and the head is the largest product of a small model.) With
     `full` all weights are float32.
@@ -75,7 +81,7 @@ def _base(section: TrainSection, place: Path | str, gpu: bool) -> Any:
 
     full = section.method == "full"
     options: dict[str, Any] = {
-        "dtype": torch.float32 if full else half(gpu),
+        "dtype": torch.float32 if full else frozen_dtype(gpu),
         "device_map": {"": torch.cuda.current_device() if gpu else "cpu"},
         "revision": section.revision if isinstance(place, str) else None,
     }
@@ -84,7 +90,7 @@ def _base(section: TrainSection, place: Path | str, gpu: bool) -> Any:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=half(gpu),
+            bnb_4bit_compute_dtype=frozen_dtype(gpu),
         )
     model = AutoModelForCausalLM.from_pretrained(str(place), **options)
     model.config.use_cache = False

@@ -22,6 +22,7 @@ from actors.engines.vllm_start import EngineMeter, start_engine
 from specs.engine import Answer, Candidate, EngineInfo, EngineStats, Failure, Request, dead
 from specs.engine_section import EngineSection
 from specs.errors import EngineError
+from specs.processor import cpu_dtype
 
 GREEDY = 1e-5
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -221,7 +222,7 @@ def _arguments(config: EngineSection, model: str, adapter: str) -> Callable[[boo
         }
         if cpu:
             made |= {
-                "dtype": "bfloat16" if config.dtype == "auto" else config.dtype,
+                "dtype": _cpu_dtype() if config.dtype == "auto" else config.dtype,
                 "block_size": 32,
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(config.window, 2048),
@@ -233,6 +234,12 @@ def _arguments(config: EngineSection, model: str, adapter: str) -> Callable[[boo
         return made | config.vllm
 
     return arguments
+
+
+def _cpu_dtype() -> str:
+    import torch
+
+    return cpu_dtype(torch.backends.cpu.get_cpu_capability())
 
 
 def _rank(adapter: str) -> int:
