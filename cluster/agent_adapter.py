@@ -67,6 +67,15 @@ def with_adapter(run: RunFile) -> RunFile:
     return run.model_copy(update=update)
 
 
+def unfit(run: RunFile) -> list[Finding]:
+    """Return why a run's agent cannot be played by the adapter that it asks for."""
+    try:
+        with_adapter(run)
+    except InputError as error:
+        return list(error.findings)
+    return []
+
+
 def played_in(run: RunFile, folder: RunFolder) -> RunFile:
     """Return a run as it is played in the round that its folder is about.
 

@@ -12,12 +12,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from pyarrow import fs as pafs
 
-from cluster import rounds, whole_run
+from cluster import agent_adapter, rounds, whole_run
 from cluster.agent_adapter import with_adapter
 from cluster.curate import unfit as unfit_curation
 from cluster.evaluation_plan import ADAPTER
@@ -27,8 +28,9 @@ from cluster.generate import open_run_domain
 from cluster.held_out import amounts
 from cluster.nodes import cluster_address
 from cluster.progress import duration
-from cluster.resume import ENGINE_PLACEMENT, Change, changes
+from cluster.resume import ENGINE_PLACEMENT, VLLM_DECISIVE, Change, changes
 from cluster.run_folder import RunFolder, refuse_relative
+from cluster.train import ELSEWHERE, unplaced
 from cluster.trial import own_shares, own_trial, tried
 from specs.errors import DuologueError, EngineError, Finding, InputError, Where
 from specs.experiment_file import Case, Experiment
@@ -48,8 +50,8 @@ FORMAT = "duologue-experiment"
 
 Say = Callable[[str], None]
 
-_HARMLESS = ("run", "walkers", "cluster", "budget", "rounds.trial")
-"""What of a run file does not decide what an arm comes to, or of which more is played."""
+_HARMLESS = ("run", "walkers", "cluster", "budget", "rounds", "evaluate")
+"""Sections that do not decide what an arm learns from, or whose stage is gone through again."""
 
 
 def command(experiment: Experiment, fresh: bool) -> None:
@@ -64,7 +66,7 @@ def command(experiment: Experiment, fresh: bool) -> None:
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    refuse_relative(experiment.file.out, os.environ, os.getcwd())
+    refuse_relative(experiment.file.out, os.environ, os.getcwd(), "out")
     if findings := list(dict.fromkeys(_unfit(experiment))):
         raise InputError(findings)
     place = Folder.of(experiment.place)
@@ -95,17 +97,43 @@ def _in_order(experiment: Experiment) -> list[Case]:
 
 
 def _unfit(experiment: Experiment) -> Iterator[Finding]:
-    learns = {"test", "trial"} & set(experiment.file.measures)
+    of: dict[Finding, list[str]] = {}
     for case in experiment.cases:
-        yield from (whole_run.unfit if learns else unfit_curation)(case.run)
-        if case.run.rounds.count > 1:
-            message = "an arm is one round: it is its adapter that is compared"
-            yield Finding(Where(case.name), message, "Set rounds.count = 1.")
-        if "test" in experiment.file.measures:
-            yield from whole_run.untested(case.run)
-        if "trial" in experiment.file.measures:
-            yield from rounds.unfit(case.run)
-        yield from _without_model(case.run)
+        for finding in _unfit_case(experiment, case):
+            of.setdefault(finding, []).append(case.name)
+    for finding, names in of.items():
+        cases = list(dict.fromkeys(names))
+        if len(cases) == len(experiment.cases):
+            yield finding
+        else:
+            yield replace(finding, message=f"in {', '.join(cases)}: {finding.message}")
+    if "test" in experiment.file.measures:
+        for key in ("seed", "test"):
+            said = {getattr(case.run.curate, key) for case in experiment.cases}
+            if len(said) > 1:
+                message = f"arms differ in curate.{key}, and so in what they may not learn from"
+                hint = "All are measured on one test split, which no arm may have learned from."
+                yield Finding(Where(experiment.file.name), message, hint)
+
+
+def _learns(experiment: Experiment) -> bool:
+    return not {"test", "trial"}.isdisjoint(experiment.file.measures)
+
+
+def _unfit_case(experiment: Experiment, case: Case) -> Iterator[Finding]:
+    learns = _learns(experiment)
+    yield from (whole_run.unfit if learns else unfit_curation)(case.run)
+    yield from agent_adapter.unfit(case.run)
+    if case.run.rounds.count > 1:
+        message = "an arm is one round: it is its adapter that is compared"
+        yield Finding(Where("rounds.count"), message, "Set rounds.count = 1.")
+    if "test" in experiment.file.measures:
+        yield from whole_run.untested(case.run)
+    if "trial" in experiment.file.measures:
+        yield from rounds.unfit(case.run)
+    if learns:
+        yield from unplaced(case.run)
+    yield from _without_model(case.run)
 
 
 def _without_model(run: RunFile) -> Iterator[Finding]:
@@ -140,15 +168,14 @@ def _begin(experiment: Experiment, place: Folder, fresh: bool) -> None:
     """
     now = {case.name: without_secrets(_decisive(case.run)) for case in experiment.cases}
     before = _noted(place)
-    cases = experiment.cases
-    begun = {case.name for case in cases if part_names(RunFolder.of(case.run).dialogues())}
+    begun = {case.name: _begun(case) for case in experiment.cases}
     if before is not None and not fresh:
         findings = [
             _changed(place, name, key, old[key], now[name].get(key))
             for name, old in before.items()
             if name in begun
             for key in old
-            if not _harmless(key) and old[key] != now[name].get(key)
+            if old[key] != now[name].get(key, old[key]) and _binds(key, begun[name])
         ]
         if findings:
             raise InputError(findings)
@@ -156,6 +183,27 @@ def _begin(experiment: Experiment, place: Folder, fresh: bool) -> None:
     known = {} if fresh else (before or {})
     content = {"format": FORMAT, "name": experiment.file.name, "arms": {**known, **now}}
     place.write_bytes(MANIFEST, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What an arm has made already, which binds it."""
+
+    dialogues: bool
+    adapter: bool
+
+
+def _begun(case: Case) -> _Begun:
+    folder = RunFolder.of(case.run)
+    dialogues = part_names(folder.dialogues()) or folder.log().names("log-")
+    return _Begun(bool(dialogues), published(folder.round().child("adapter")) is not None)
+
+
+def _binds(key: str, begun: _Begun) -> bool:
+    """Whether a setting may not change any more: nothing but training goes by how to train."""
+    if _harmless(key) or _placement(key):
+        return False
+    return begun.adapter if key.startswith("train.") else begun.dialogues
 
 
 def _noted(place: Folder) -> Mapping[str, Mapping[str, Any]] | None:
@@ -182,12 +230,11 @@ def _changed(place: Folder, name: str, key: str, old: Any, new: Any) -> Finding:
 
 def _decisive(run: RunFile) -> dict[str, Any]:
     """Return what decides what an arm comes to, by its key: settings, and the domain's digest."""
-    found = {
-        key: value
-        for key, value in leaves(resolved(run))
-        if not _harmless(key) and not _placement(key)
-    }
+    found = {key: value for key, value in leaves(resolved(run)) if not _harmless(key)}
     return {**found, "run.seed": run.run.seed, "domain.digest": open_run_domain(run).digest}
+
+
+_SERVER = ("retrieval.url", "retrieval.key_env")
 
 
 def _harmless(key: str) -> bool:
@@ -195,8 +242,12 @@ def _harmless(key: str) -> bool:
 
 
 def _placement(key: str) -> bool:
-    parts = key.split(".")
-    return parts[0] == "engines" and len(parts) > 2 and parts[2] in ENGINE_PLACEMENT
+    """Whether a setting says only where, or how fast, something is done."""
+    section, *parts = key.split(".")
+    if section == "engines" and len(parts) > 1:
+        served = parts[1] == "vllm" and not set(parts[2:]) & VLLM_DECISIVE
+        return served or parts[1] in ENGINE_PLACEMENT
+    return (section == "train" and parts[0] in ELSEWHERE) or key in _SERVER
 
 
 # -- an arm
@@ -225,9 +276,13 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
     if (donor := _donor(experiment, case)) is not None:
         _adopt(donor, run, say)
     try:
-        later = own_trial(run) if "trial" in measures else None
+        later = _later(experiment)
         curated = whole_run.make_dialogues(run, False, say, whole=True, later=later)
     except (NothingKept, TooFewUnits) as few:
+        if isinstance(few, NothingKept):
+            row.dialogues = few.summary
+        if not _learns(experiment):
+            return row  # that nothing can be used is a figure as any other
         row.failed = few.findings[0].message
         if "test" in measures and first:
             hint = "All arms were to be measured on its test dialogues."
@@ -235,7 +290,7 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
             raise InputError([found]) from None
         return row
     row.dialogues = curated.summary
-    if "test" in measures or "trial" in measures:
+    if _learns(experiment):
         whole_run.train_stage(run, False, say)
         row.learned = learned_from(folder)
     test, reached = None, dict[str, float]()
@@ -249,6 +304,14 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
         reached = own_shares(run)
     row.outcomes = Outcomes(test, reached)
     return row
+
+
+def _later(experiment: Experiment) -> dict[str, RunFile]:
+    """Return what an experiment plays behind any of its arms, by what it is."""
+    found = {f"the arm {case.name}": case.run for case in experiment.cases}
+    if "trial" in experiment.file.measures:
+        found |= {f"the trial of {one.name}": own_trial(one.run) for one in experiment.cases}
+    return found
 
 
 def learned_from(folder: RunFolder) -> int | None:

@@ -26,8 +26,8 @@ from trainer.success import wilson
 
 TABLE, TEXT, PLOT = "table.json", "table.md", "plot.png"
 
-LEAST = 4
-"""Arms below which no correlation is told."""
+LEAST = 5
+"""Arms below which no correlation is told: two of the 24 orders of four arms are perfect ones."""
 
 
 @dataclass(slots=True)
@@ -67,10 +67,15 @@ class Row:
 
 def _of_dialogues(summary: Mapping[str, Any]) -> dict[str, Mapping[str, float | None]]:
     kept, played = int(summary["kept"]), int(summary["played"])
-    low, high = wilson(kept, played)
+    bounds: dict[str, float | None] = {"low": None, "high": None}
+    rules = summary["settings"]["filters"] if "settings" in summary else ()
+    if not any(rule["kind"] in ("top", "random") for rule in rules):  # whose share is asked for
+        bounds = dict(zip(("low", "high"), wilson(kept, played), strict=True))
+    before = summary["measures"]["before"]
     found: dict[str, Mapping[str, float | None]] = {
         "played": {"value": played},
-        "kept": {"value": kept / played, "low": low, "high": high},
+        "references": {"value": before.get("reference_share")},
+        "kept": {"value": kept / played, **bounds},
     }
     for way, one in (summary.get("success") or {}).items():
         if one is not None:
@@ -88,6 +93,7 @@ def _tested(comparison: Mapping[str, Any]) -> dict[str, Mapping[str, float | Non
 
 def _of_trial(one: Tried, of: str) -> dict[str, Mapping[str, float | None]]:
     return {
+        f"trial{of}: references": {"value": one.references},
         f"trial{of}: persona": {"value": one.persona},
         f"trial{of}: subgoals": {"value": one.absolute},
         f"trial{of}: subgoals, share": {"value": one.mean, "low": one.low, "high": one.high},
@@ -123,6 +129,11 @@ def lines(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
         yield "|---|---|---|"
         for name, rho, count in found_:
             yield f"| {name} | {rho:+.2f} | {count} |"
+        yield ""
+        yield (
+            f"{len(found_)} characteristics over so few arms: some go along by chance alone. These "
+            "name what to look into, and prove nothing."
+        )
 
 
 def _differences(rows: Sequence[Row]) -> list[Difference]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -54,14 +54,14 @@ def generate(
     fresh: bool,
     retry: bool = False,
     kept: KeptEngines | None = None,
-    later: RunFile | None = None,
+    later: Mapping[str, RunFile] | None = None,
 ) -> Made:
     """Play what is missing, show progress, and print what came of it.
 
     Args:
         retry: play again what failed and may go otherwise (`StopReason.may_go_otherwise`).
         kept: lends its engines, and takes them when it is over.
-        later: a run that is to be played when this one has been learned from: its engines have to
+        later: what is to be played when this run is over, by what it is: its engines have to
             find places, too.
 
     Raises:
@@ -219,7 +219,7 @@ def _play(
     spending: Spending,
     reporter: Reporter,
     kept: KeptEngines | None,
-    later: RunFile | None,
+    later: Mapping[str, RunFile] | None,
 ) -> Outcome:
     from cluster.crew import Crew, ray_session
     from cluster.nodes import nodes_of
@@ -240,7 +240,7 @@ def _play(
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
         found = settled(run, domain, nodes, owed)
         check_places(wanted(run, found), nodes)
-        if later is not None and (wrong := unplaced_later(later, nodes)):
+        if wrong := unplaced_later(later or {}, nodes):
             raise InputError(wrong)
         source, round_ = source_of(run), folder.round()
         crew = Crew(run, domain, source, round_, reporter.say, found, start, attempts, kept)

@@ -44,11 +44,12 @@ def command(run: RunFile) -> None:
     Raises:
         InputError: with everything that keeps it from being played, after its figures.
     """
+    from cluster.agent_adapter import unfit as unfit_adapter
     from cluster.rounds import unfit as unfit_rounds
     from cluster.whole_run import unfit
 
     domain = open_run_domain(run)
-    findings = [*unfit(run), *unfit_rounds(run)]
+    findings = [*unfit(run), *unfit_rounds(run), *unfit_adapter(run)]
     played = replace(domain, max_turns=run.policy.max_turns or domain.max_turns)
     for line in _walks(run, played):
         click.echo(line)
@@ -84,11 +85,19 @@ def wanted(run: RunFile, found: Sizes) -> dict[str, tuple[EngineSection, int]]:
     return {name: (run.engines[name], least) for name, (least, _) in found.replicas.items()}
 
 
-def unplaced_later(later: RunFile, nodes: Nodes) -> list[Finding]:
-    """Return why the engines of a run that comes behind this one, a trial, would wait for ever."""
-    found = misfits(wanted(later, sizes(later)), nodes)
+TRIAL = "the trial of what was learned"
+
+
+def unplaced_later(later: Mapping[str, RunFile], nodes: Nodes) -> list[Finding]:
+    """Return why the engines of runs that come behind this one would wait for ever.
+
+    Args:
+        later: by what each is, in words.
+    """
     return [
-        replace(one, message=f"in the trial of what was learned, {one.message}") for one in found
+        replace(one, message=f"in {what}, {one.message}")
+        for what, run in later.items()
+        for one in misfits(wanted(run, sizes(run)), nodes)
     ]
 
 
@@ -111,7 +120,7 @@ def place_findings(run: RunFile, made: Forecast, nodes: Nodes) -> list[Finding]:
 
     found = misfits(wanted(run, made.sizes), nodes)
     if not found and run.rounds.trial:
-        found += unplaced_later(own_trial(run), nodes)
+        found += unplaced_later({TRIAL: own_trial(run)}, nodes)
     if not found and not fits_anywhere(run.train):
         found += unplaced(run.train, training_resources(run, nodes))
     return found

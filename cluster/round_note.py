@@ -61,7 +61,8 @@ class Tried(_Note):
         halfway: the share of dialogues that reached half of them.
         ended: the share that ended in an end state.
         persona: mean `persona_coverage` of the users; None where none was measured.
-        diversity: `rouge_diversity` of the dialogues' own words; None of fewer than two.
+        diversity: `rouge_diversity` of the agent's own words; None of fewer than two dialogues.
+        references: share of the agent's utterances that a person's references stood in for.
     """
 
     domain: str
@@ -75,6 +76,7 @@ class Tried(_Note):
     ended: float
     persona: float | None = None
     diversity: float | None = None
+    references: float | None = None
 
 
 class Verdict(_Note):

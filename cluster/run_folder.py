@@ -373,8 +373,13 @@ def submitted_job(environment: Mapping[str, str], working_folder: str) -> bool:
     return JOB_VARIABLE in environment or _UNPACKED in f"{working_folder}/"
 
 
-def refuse_relative(out: str, environment: Mapping[str, str], working_folder: str) -> None:
-    """Refuse a relative `run.out` in a submitted job: it would lie in the unpacked package.
+def refuse_relative(
+    out: str, environment: Mapping[str, str], working_folder: str, key: str = "run.out"
+) -> None:
+    """Refuse a relative folder in a submitted job: it would lie in the unpacked package.
+
+    Args:
+        key: the setting that named it.
 
     Raises:
         InputError: with the fix.
@@ -382,10 +387,10 @@ def refuse_relative(out: str, environment: Mapping[str, str], working_folder: st
     relative = "://" not in out and not os.path.isabs(out)
     if relative and submitted_job(environment, working_folder):
         raise InputError(
-            f"run.out is {out!r}: under `ray job submit` that lies in the job's unpacked package, "
+            f"{key} is {out!r}: under `ray job submit` that lies in the job's unpacked package, "
             "which Ray deletes",
-            "Name a folder that every node sees (--set run.out=/shared/runs) "
-            "or a URI (--set run.out=s3://bucket/runs).",
+            f"Name a folder that every node sees (--set {key}=/shared/runs) "
+            f"or a URI (--set {key}=s3://bucket/runs).",
         )
 
 

@@ -65,7 +65,7 @@ SPARE = 256 * 1024 * 1024
 
 _CURATE = "Curate the run's dialogues first: duologue curate RUN.toml"
 _PACKAGES = ("duologue", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "ray")
-_ELSEWHERE = {"report_to", "merge", "gpus", "gpus_per_worker", "retries", "model", "revision"}
+ELSEWHERE = {"report_to", "merge", "gpus", "gpus_per_worker", "retries", "model", "revision"}
 """Settings that do not decide the result; the base model counts by its digest."""
 
 Say = Callable[[str], None]
@@ -127,7 +127,7 @@ class _Task:
         """Of all that decides the result."""
         # Without a limit there is no word of it: what was trained before it was known still counts.
         unsaid = {"dialogues"} if self.section.dialogues is None else set()
-        settings = self.section.model_dump_json(exclude=_ELSEWHERE | unsaid)
+        settings = self.section.model_dump_json(exclude=ELSEWHERE | unsaid)
         return digest(FORMAT, settings, self.base, dump_json(self.data))
 
 

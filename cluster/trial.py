@@ -22,11 +22,13 @@ from cluster.round_note import Tried
 from cluster.run_folder import RunFolder, trained
 from specs.engine_section import EngineSection
 from specs.errors import DuologueError, InputError
-from specs.parts import Folder, read_rows
+from specs.parts import Folder, read_dialogues, read_rows
 from specs.records import quality_schema
 from specs.run_file import CurateSection, Filter, RoundsSection, RunFile
 from trainer.bootstrap import Resamples, counted, counted_mean
 from trainer.curated import NothingKept
+from trainer.diversity import CorpusMeasures
+from trainer.measures import OWN
 from trainer.success import HALF
 
 RESAMPLES = 2000
@@ -172,13 +174,25 @@ def _tried(run: RunFile, say: Say, own: bool, kept: KeptEngines | None) -> Tried
     say(f"trial in {run.run.name}: {run.run.dialogues} dialogues")
     generate(run, _stale(run, folder), kept=kept)
     try:
-        curated = curate(run, False, say)
+        curate(run, False, say)
     except NothingKept:  # nothing was said that could be learned from, or measured
         nothing = dict.fromkeys(("mean", "low", "high", "absolute", "halfway", "ended"), 0.0)
         return Tried(domain=run.run.name, own=own, dialogues=run.run.dialogues, **nothing)
-    varied = curated.summary["corpus"]["before"]["rouge_diversity"]
-    quality = folder.round().child("quality")
-    return figures(quality, run.run.name, own, run.run.dialogues, varied)
+    reached = figures(folder.round().child("quality"), run.run.name, own, run.run.dialogues)
+    return reached.model_copy(update=_of_agent(folder.dialogues(), run.run.dialogues))
+
+
+def _of_agent(dialogues: Folder, most: int) -> dict[str, float | None]:
+    """Return how varied an agent's own words are, and how many of its words were a person's."""
+    corpus, count, referred = CorpusMeasures(), 0, 0
+    for dialogue in read_dialogues(dialogues):
+        if dialogue.index < most:
+            spoken = [turn for turn in dialogue.turns if turn.role == "agent"]
+            corpus.add([turn.text for turn in spoken if turn.source in OWN])
+            count += len(spoken)
+            referred += sum(turn.source == "reference" for turn in spoken)
+    varied = corpus.result()["rouge_diversity"]
+    return {"diversity": varied, "references": referred / count if count else None}
 
 
 def _stale(run: RunFile, folder: RunFolder) -> bool:
@@ -190,10 +204,8 @@ def _stale(run: RunFile, folder: RunFolder) -> bool:
     return manifest is not None and manifest.get("adapter") != trained(with_adapter(run))
 
 
-def figures(
-    quality: Folder, domain: str, own: bool, most: int, diversity: float | None = None
-) -> Tried:
-    """Return what was reached in a trial's dialogues.
+def figures(quality: Folder, domain: str, own: bool, most: int) -> Tried:
+    """Return what subgoals were reached in a trial's dialogues.
 
     One in which the agent found no words of its own has reached nothing.
 
@@ -223,5 +235,4 @@ def figures(
         halfway=float(np.mean([share >= HALF for share in shares])),
         ended=float(np.mean([row["ended"] for row in rows])),
         persona=float(np.mean(used)) if used else None,
-        diversity=diversity,
     )

@@ -8,7 +8,7 @@ before evaluation, so nobody waits for another's GPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import click
@@ -106,12 +106,13 @@ def _round(
         kept: as of `generate`.
     """
     from cluster import guards, rounds
+    from cluster.plan import TRIAL
     from cluster.trial import own_trial
 
     stage("generate and curate")
     curated: Curated | InputError
     try:
-        later = own_trial(run) if run.rounds.trial else None
+        later = {TRIAL: own_trial(run)} if run.rounds.trial else {}
         curated = make_dialogues(run, fresh, say, kept, run.rounds.count > 1, later)
     except (NothingKept, TooFewUnits) as few:
         if not several:
@@ -143,7 +144,7 @@ def make_dialogues(
     say: Say,
     kept: KeptEngines | None = None,
     whole: bool = False,
-    later: RunFile | None = None,
+    later: Mapping[str, RunFile] | None = None,
 ) -> Curated:
     """Generate and curate until `curate.kept` dialogues are kept or a budget is used up.
 

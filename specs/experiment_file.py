@@ -14,6 +14,7 @@ unless `differ` names those in which they may: a difference between arms is to h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from specs.errors import Finding, InputError, Where, nearest
-from specs.run_file import RunFile, read_toml, resolved, validate
+from specs.run_file import RunFile, finding, read_toml, resolved, validate
 from specs.section import Name, Place, Section
 from specs.settings import apply, leaves
 
@@ -123,7 +124,8 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
     """Read an experiment file, and the run file that it begins with.
 
     Args:
-        settings: `key.path=value` over every arm's run file; `out=FOLDER` over the experiment's.
+        settings: `key.path=value` over every arm's run file; `name`, `out` and `sweep.values` are
+            the experiment's own.
 
     Raises:
         InputError: with every finding: what cannot be used, or arms that differ in more than one
@@ -131,15 +133,16 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
     """
     source = str(path)
     data = read_toml(Path(path), "experiment file")
-    own = [one for one in settings if one.partition("=")[0].strip() in ("name", "out")]
+    own = [one for one in settings if _of_experiment(_key(one))]
     apply(data, own, ExperimentFile)
     try:
         file = ExperimentFile.model_validate(data)
     except ValidationError as error:
-        raise InputError([_finding(one, source) for one in error.errors()]) from None
+        raise InputError(_findings(error, source)) from None
     base = read_toml(Path(file.run), "run file")
     common = [one for one in settings if one not in own]
-    _refuse_own(common)
+    if wrong := [*_of_all(file, source), *_over_arms(file, common)]:
+        raise InputError(wrong)
     cases: list[Case] = []
     findings: list[Finding] = []
     for arm in file.arms:
@@ -149,6 +152,7 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
             except InputError as error:
                 findings += error.findings
     findings = list(dict.fromkeys(findings)) or [
+        *_namesakes(cases, source),
         *_differences(file, cases, source),
         *_untried(file, cases, source),
         *_unnamed(file, base, cases, common),
@@ -158,11 +162,54 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
     return Experiment(file, tuple(cases))
 
 
-def _refuse_own(settings: Sequence[str]) -> None:
+def _key(setting: str) -> str:
+    return setting.partition("=")[0].strip()
+
+
+def _of_experiment(key: str) -> bool:
+    """Whether a setting is the experiment's, not every arm's: no run file has such a key."""
+    return key in ("name", "out") or key.startswith("sweep.")
+
+
+def _of_all(file: ExperimentFile, source: str) -> Iterator[Finding]:
+    """Yield settings of the file that every arm has of its own, so that they would do nothing."""
+    said = [("set", file.set), *((f"arms: {arm.name}: set", arm.set) for arm in file.arms)]
+    keys = [(where, key) for where, piece in said for key, _ in leaves(piece)]
+    keys += [("sweep.key", file.sweep.key)] if file.sweep else []
+    for where, key in keys:
+        if key in _PLACES:
+            yield Finding(Where(source), f"{where}: {key} is every arm's own", _OWN)
+
+
+def _over_arms(file: ExperimentFile, settings: Sequence[str]) -> Iterator[Finding]:
+    """Yield settings of the command line that would make arms alike which have other names."""
+    pieces = [dict(leaves(merged(file.set, arm.set))) for arm in file.arms]
+    set_ = dict.fromkeys(key for one in pieces for key in one)
+    apart = [
+        key for key in set_ if any(one.get(key) != pieces[0].get(key, _UNSET) for one in pieces)
+    ]
+    apart += [file.sweep.key] if file.sweep else []
     for setting in settings:
-        if setting.partition("=")[0].strip() in (*OWN_PLACE, "run.round"):
-            hint = "Every arm has its own; the experiment's are name and out (--set name=NAME)."
-            raise InputError(f"--set {setting}: would put all arms into one folder", hint)
+        key, where = _key(setting), Where(f"--set {setting}")
+        if any(_within(place, key) for place in _PLACES):
+            yield Finding(where, "would put all arms into one folder", _OWN)
+        elif over := [one for one in apart if _within(one, key) or _within(key, one)]:
+            message = f"would be the same in all arms, which are there to differ in {over[0]}"
+            yield Finding(where, message, "Change the arms in the experiment file, or its sweep.")
+
+
+_UNSET: Any = object()
+_PLACES = (*OWN_PLACE, "run.round")
+_OWN = (
+    "An arm's folder is made of the experiment's out and name (--set name=NAME) and its own name."
+)
+
+
+def _namesakes(cases: Sequence[Case], source: str) -> Iterator[Finding]:
+    """Yield runs that would lie in one folder: `a-1` at the value 2, and `a` at `1-2`."""
+    names = [case.name for case in cases]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Finding(Where(source), f"two runs would be called {name}", "Rename one of the arms.")
 
 
 def _untried(file: ExperimentFile, cases: Sequence[Case], source: str) -> Iterator[Finding]:
@@ -199,14 +246,21 @@ def _case(
     source: str,
 ) -> Case:
     data = merged(merged(base, file.set), arm.set)
+    if {"test", "trial"}.isdisjoint(file.measures):  # nothing is learned, and nothing held back
+        data = merged(data, {"curate": {"validation": 0.0, "test": 0.0}})
     name = arm.name
     if file.sweep is not None:
         data = merged(data, _nested(file.sweep.key, value))
-        name = f"{name}-{value}"
+        name = f"{name}-{_in_name(value)}"
     data = merged(data, {"run": {"name": name, "out": _inside(file.out, file.name)}})
     data = deepcopy(data)  # settings are put into it, and the pieces belong to all arms
     apply(data, settings, RunFile)
     return Case(arm.name, value, validate(data, f"{source}: arm {arm.name}"))
+
+
+def _in_name(value: Any) -> str:
+    """Return a sweep's value as a part of a run's name, whatever it is: a model's id, a path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value)).strip("-")
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,6 +289,7 @@ def _differences(file: ExperimentFile, cases: Sequence[Case], source: str) -> It
         key
         for key in keys
         if key not in (*OWN_PLACE, swept)
+        and not any(_within(other, key) and other != key for other in keys)  # a table, empty in one
         and any(one.get(key) != settings[0].get(key) for one in settings)
     ]
     undeclared = [key for key in apart if not any(_within(key, one) for one in file.differ)]
@@ -254,9 +309,12 @@ def _within(key: str, table: str) -> bool:
     return key == table or key.startswith(f"{table}.")
 
 
-def _finding(detail: Mapping[str, Any], source: str) -> Finding:
-    location = ".".join(str(part) for part in detail["loc"])
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        message = "unknown key"
-    return Finding(Where(source), f"{location}: {message}" if location else message)
+def _findings(error: ValidationError, source: str) -> list[Finding]:
+    details = error.errors()
+    # An arm that is none is not counted: that there are too few is no fault of its own then.
+    within = any(detail["loc"][:1] == ("arms",) and len(detail["loc"]) > 1 for detail in details)
+    return [
+        finding(detail, source, ExperimentFile)
+        for detail in details
+        if not (within and detail["loc"] == ("arms",))
+    ]

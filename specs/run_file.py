@@ -10,9 +10,10 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
+    BaseModel,
     Field,
     ValidationError,
     field_validator,
@@ -594,30 +595,34 @@ def validate(data: Mapping[str, Any], source: str) -> RunFile:
     try:
         return RunFile.model_validate(data)
     except ValidationError as error:
-        raise InputError([_finding(detail, source) for detail in error.errors()]) from None
+        raise InputError([finding(one, source, RunFile) for one in error.errors()]) from None
 
 
-def _finding(detail: Mapping[str, Any], source: str) -> Finding:
+def finding(detail: Mapping[str, Any], source: str, model: type[BaseModel]) -> Finding:
+    """Return what is wrong with a file's data, from one of pydantic's errors of its model."""
     location = ".".join(str(part) for part in detail["loc"])
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        message = f"unknown key{nearest(str(detail['loc'][-1]), _keys_at(detail['loc'][:-1]))}"
+        *above, key = detail["loc"]
+        message = f"unknown key{nearest(str(key), _keys_at(above, model))}"
     return Finding(Where(source), f"{location}: {message}" if location else message)
 
 
-def _keys_at(location: Sequence[str | int]) -> list[str]:
-    model: Any = RunFile
-    parts = list(location)
-    while parts:
-        fields = getattr(model, "model_fields", {})
-        part = parts.pop(0)
-        if part not in fields:
+def _keys_at(location: Sequence[str | int], model: type[BaseModel]) -> list[str]:
+    """Return the keys that a table may have; none where the names in it are anybody's own."""
+    found: Any = model
+    own = False  # the part is an index, or a name that anybody may choose: `arms.0`, `engines.cpu`
+    for part in location:
+        if own:
+            own = False
+            continue
+        known = getattr(found, "model_fields", {})
+        if part not in known:
             return []
-        model = fields[part].annotation
-        if part == "engines" and parts:
-            model = EngineSection
-            parts.pop(0)  # an engine's own name
-    return list(getattr(model, "model_fields", {}))
+        asked = known[part].annotation
+        own = get_origin(asked) in (dict, tuple)
+        found = next((one for one in get_args(asked) if hasattr(one, "model_fields")), asked)
+    return list(getattr(found, "model_fields", {}))
 
 
 def resolved(run: RunFile) -> dict[str, Any]:

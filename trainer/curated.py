@@ -85,15 +85,20 @@ class NothingKept(InputError):
     """All dialogues were filtered out.
 
     Attributes:
-        played: how many there were.
+        summary: what `summary.json` would have said of them (`trainer.curation_files.figures`).
     """
 
-    def __init__(self, found: Iterable[Finding], played: int) -> None:
+    def __init__(self, found: Iterable[Finding], summary: Mapping[str, Any]) -> None:
         super().__init__(found)
-        self.played = played
+        self.summary = summary
+
+    @property
+    def played(self) -> int:
+        """How many there were."""
+        return int(self.summary["played"])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return NothingKept, (list(self.findings), self.played)
+        return NothingKept, (list(self.findings), self.summary)
 
 
 def state(task: Task) -> tuple[str, list[dict[str, Any]]]:

@@ -17,8 +17,8 @@ from specs.parts import clear_temporaries, part_findings
 from specs.records import dialogue_schema
 from specs.run_file import CurateSection
 from trainer.curated import HINT, Curated, NothingKept, Task, state
-from trainer.curation_files import EXAMPLES, CurationWriter
-from trainer.filters import Decision, chain, findings
+from trainer.curation_files import EXAMPLES, CurationWriter, figures
+from trainer.filters import Decision, Mask, chain, findings
 from trainer.measured import Decided, Instruments, Measured, taken
 from trainer.measuring import measure_part
 from trainer.split import split, split_findings, unit
@@ -111,16 +111,18 @@ def _decide(view: Measured, say: Callable[[str], None]) -> Decided:
         decisions.append(Decision(EXAMPLES, asked, asked & usable, lambda row: ""))
         kept = kept & usable
     if not kept.any():
-        raise _nothing_kept(view.task, decisions, len(table))
+        raise _nothing_kept(view, decisions, kept)
     units = [unit(table.walk_ids[i], table.documents[i]) for i in np.flatnonzero(kept)]
     sides = split(units, section.validation, section.test, section.seed)
     say(f"kept {int(kept.sum())} of {len(table)} dialogues")
     return Decided(decisions, kept, sides)
 
 
-def _nothing_kept(task: Task, decisions: Sequence[Decision], played: int) -> NothingKept:
+def _nothing_kept(view: Measured, decisions: Sequence[Decision], kept: Mask) -> NothingKept:
+    played = len(view.table)
     took = ", ".join(f"{name} {count}" for name, count, _ in taken(decisions, played) if count)
     last = next(name for name, _, left in taken(decisions, played) if not left)
     message = f"all {played} dialogues were filtered out: {took}; nothing was written"
     hint = f"Loosen curate.filters (the last ones fell to {last!r}), or play more dialogues."
-    return NothingKept([Finding(Where(task.dialogues.path), message, hint)], played)
+    found = Finding(Where(view.task.dialogues.path), message, hint)
+    return NothingKept([found], figures(view, kept, view.tools.corpus()))

@@ -29,7 +29,7 @@ from specs.row_writer import RowWriter
 from trainer.curated import FORMAT, SUMMARY, Curated, sizes
 from trainer.filters import Mask, Table
 from trainer.frontier import frontier, means
-from trainer.measured import Decided, Measured, own_words
+from trainer.measured import Corpus, Decided, Measured, own_words
 from trainer.preference import Answered, preferences
 from trainer.split import SPLITS, Split, unit
 from trainer.success import success
@@ -156,17 +156,13 @@ class CurationWriter:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.task.about,
             "settings": section.model_dump(mode="json"),
-            "played": len(table),
-            "kept": int(kept.sum()),
+            **figures(self.view, kept, self.corpus),
             "funnel": self._funnel(),
             "splits": {side: self._split(side) for side in SPLITS},
             "preference": {"rows": files["preference"].rows},
             "findings": {
                 "before": _kinds(table, everyone), "after": _kinds(table, kept),
             },
-            "measures": {"before": means(table, everyone), "after": means(table, kept)},
-            "success": success(table),
-            "corpus": {"before": dict(self.view.corpus), "after": dict(self.corpus.result())},
             "frontier": [asdict(row) for row in rows],
             "parts": list(self.parts),
             "files": sizes(self.task.curated, names),
@@ -193,6 +189,23 @@ class CurationWriter:
         if side == "train":
             listed = {"rows_showing_test_documents": counts["showing_test"]}
         return {**figures, "documents": len(documents), **listed}
+
+
+def figures(view: Measured, kept: Mask, corpus: Corpus) -> dict[str, Any]:
+    """Return what a summary says of the dialogues: played and kept, how far they came, measures.
+
+    Args:
+        corpus: that has taken those that are kept.
+    """
+    table = view.table
+    everyone = np.ones(len(table), np.bool_)
+    return {
+        "played": len(table),
+        "kept": int(kept.sum()),
+        "measures": {"before": means(table, everyone), "after": means(table, kept)},
+        "success": success(table),
+        "corpus": {"before": dict(view.corpus), "after": dict(corpus.result())},
+    }
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

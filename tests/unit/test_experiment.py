@@ -129,11 +129,15 @@ def test_arms_of_the_same_words_share_dialogues_and_each_learns_from_its_own(
     rows = {row["arm"]: row["figures"] for row in found["rows"]}
     assert list(rows) == ["none", "ended", "random", "top"]
     assert rows["none"]["kept"]["value"] == 1.0
-    assert rows["random"]["kept"]["low"] < 0.5 < rows["random"]["kept"]["high"]
+    # The share that a filter was told to leave has no interval; one that came about has.
+    assert rows["random"]["kept"] == {"value": 0.5, "low": None, "high": None}
+    assert rows["ended"]["kept"]["low"] < 1.0
+    assert {rows[arm]["references"]["value"] for arm in rows} == {0.0}
     for figures in rows.values():
         trial = figures["trial: subgoals, share"]
         assert trial["low"] <= trial["value"] <= trial["high"]
         assert {"trial: persona", "trial: ended", "trial: diversity"} <= set(figures)
+        assert figures["trial: references"]["value"] == 0.0
     said = capsys.readouterr().out
     assert "| none |" in said
     assert (tmp_path / "runs" / "filters" / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -270,7 +274,14 @@ def test_arms_that_differ_in_more_than_one_setting_say_so(tmp_path: Path, stage:
         ("set.run.seed = 8", "set.run.sead = 8", "arm eight: error: run.sead: unknown key"),
         ("run.toml", "walk.toml", "there is no such run file"),
         ('key = "train.dialogues"', 'key = "train"', "sweep.key"),
-        ('name = "policies"', 'name = "policies"\nrums = 3', "rums: unknown key"),
+        (
+            'name = "policies"',
+            'name = "policies"\nrune = 3',
+            "rune: unknown key; did you mean 'run'?",
+        ),
+        ("set.run.seed = 8", "sett.run.seed = 8", "arms.1.sett: unknown key; did you mean 'set'?"),
+        ("set.run.seed = 8", 'set.run.name = "x"', "arms: eight: set: run.name is every arm's own"),
+        ('key = "train.dialogues"', 'key = "run.round"', "sweep.key: run.round is every arm's own"),
         ("values = [4, 8]", "values = [4, 0]", "train.dialogues"),
     ],
 )
@@ -279,6 +290,116 @@ def test_what_cannot_be_compared_is_told_at_once(
 ) -> None:
     assert old in POLICIES
     assert said in refusal(tmp_path, POLICIES.replace(old, new))
+
+
+def test_all_that_is_wrong_with_arms_is_told_and_nothing_else(tmp_path: Path, stage: Stage) -> None:
+    text = POLICIES.replace('name = "seven"', 'name = "../seven"\nsed = 3', 1)
+    text = text.replace('test = "seven"', "")
+    said = refusal(tmp_path, text)
+    assert "arms.0.name" in said
+    assert "arms.0.sed: unknown key; did you mean 'set'?" in said
+    assert "at least 2" not in said
+
+
+def test_a_value_of_the_sweep_may_be_a_models_id(tmp_path: Path, stage: Stage) -> None:
+    text = POLICIES.replace("train.dialogues", "train.model").replace("[4, 8]", '["a/b", "a/c"]')
+    names = [case.name for case in experiment(tmp_path, text).cases]
+    assert names == ["seven-a-b", "seven-a-c", "eight-a-b", "eight-a-c"]
+    twice = text.replace('name = "eight"', 'name = "seven-a"').replace('"a/c"', '"b"')
+    assert "two runs would be called seven-a-b" in refusal(tmp_path, twice)
+
+
+def test_a_table_that_one_arm_leaves_empty_is_no_setting_of_its_own(
+    tmp_path: Path, stage: Stage
+) -> None:
+    text = POLICIES.replace("set.run.seed = 8", "set.train.trainer.max_grad_norm = 0.5")
+    assert len(experiment(tmp_path, text.replace("set.run.seed = 7", "")).cases) == 4
+
+
+def test_what_arms_differ_in_is_not_set_for_all(tmp_path: Path, stage: Stage) -> None:
+    for setting, key in [
+        ("run.seed=9", "run.seed"),
+        ("train.dialogues=5", "train.dialogues"),
+        ("train={dialogues=5}", "train.dialogues"),
+    ]:
+        said = refusal(tmp_path, POLICIES, setting)
+        assert f"--set {setting}: error: would be the same in all arms" in said
+        assert f"differ in {key}" in said
+    # The sweep itself is the experiment's, and so is what all arms set alike.
+    swept = experiment(tmp_path, POLICIES, "sweep.values=[2, 3, 5]")
+    assert [case.run.train.dialogues for case in swept.cases] == [2, 3, 5] * 2
+    alike = POLICIES.replace("seed = 7", "seed = 7\nset.train.rank = 4")
+    alike = alike.replace("seed = 8", "seed = 8\nset.train.rank = 4")
+    ranks = {case.run.train.rank for case in experiment(tmp_path, alike, "train.rank=8").cases}
+    assert ranks == {8}
+
+
+def test_what_a_later_arm_cannot_do_is_told_before_anything_is_made_or_deleted(
+    stage: Stage, tmp_path: Path
+) -> None:
+    command(experiment(tmp_path, FILTERS), False)
+    played = list(stage.played)
+    there = sorted((tmp_path / "runs" / "filters").rglob("*.parquet"))
+    late = FILTERS + '[[arms]]\nname = "late"\nset.roles.adapter = "/no/adapter"\n'
+    asked = experiment(tmp_path, f'differ = ["roles", "curate"]\n{late}')
+    for fresh in (False, True):
+        with pytest.raises(InputError, match="in late: holds no adapter"):
+            command(asked, fresh)
+    assert stage.played == played
+    assert sorted((tmp_path / "runs" / "filters").rglob("*.parquet")) == there
+
+
+def test_how_a_stage_is_gone_through_may_change(stage: Stage, tmp_path: Path) -> None:
+    command(experiment(tmp_path, FILTERS), False)
+    played, trained = list(stage.played), list(stage.trained)
+    for setting in (
+        "train.retries=5",
+        "evaluate.turns=10",
+        "engines.references.max_running=3",
+        "engines.references.vllm={gpu_memory_utilization=0.7}",
+    ):
+        command(experiment(tmp_path, FILTERS, setting), False)
+    assert (stage.played, stage.trained) == (played, trained)
+
+
+def test_an_arm_is_bound_by_what_it_has_begun(stage: Stage, tmp_path: Path) -> None:
+    asked = experiment(tmp_path, FILTERS)
+    command(asked, False)
+    for case in asked.cases:
+        shutil.rmtree(RunFolder.of(case.run).round().child("adapter").path)
+    command(experiment(tmp_path, FILTERS, "train.rank=4"), False)  # nothing was learned any more
+    for case in asked.cases:  # a walker's turn log is all that is left
+        folder = RunFolder.of(case.run)
+        shutil.rmtree(folder.dialogues().path)
+        folder.log().create()
+        folder.log().write_bytes("log-w0-1.arrow", b"")
+    with pytest.raises(InputError, match=r"made otherwise: run\.seed was 0 and is now 9"):
+        command(experiment(tmp_path, FILTERS, "train.rank=4", "run.seed=9"), False)
+
+
+def test_all_are_tested_on_what_none_has_learned_from(stage: Stage, tmp_path: Path) -> None:
+    text = POLICIES.replace("run.seed", "curate.seed").replace("seed = 7", "seed = 3")
+    with pytest.raises(InputError, match=r"differ in curate\.seed"):
+        command(experiment(tmp_path, text), False)
+    assert stage.played == []
+
+
+def test_where_nothing_is_learned_to_keep_nothing_is_a_figure(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = FILTERS.replace(', "trial"]', "]")
+    text = text.replace("share = 0.5", "share = 0.05").replace(
+        '{{ kind = "ended" }}', '{{ kind = "threshold", measure = "subgoals_said", min = 99 }}'
+    )
+    command(experiment(tmp_path, text), False)
+    rows = {row["arm"]: row for row in table(tmp_path, "filters")["rows"]}
+    assert not any(row["failed"] for row in rows.values())
+    none, few = rows["ended"]["figures"], rows["random"]["figures"]
+    assert none["kept"]["value"] == 0.0 < none["kept"]["high"]
+    assert none["half of the subgoals said"] == rows["none"]["figures"]["half of the subgoals said"]
+    assert few["kept"]["value"] == 2 / PLAYED  # too few for a split, and none is made
+    assert "kept 0 of" not in capsys.readouterr().err
+    assert stage.trained == []
 
 
 def test_what_is_said_on_the_command_line_is_every_arms_but_its_place(
@@ -410,7 +531,10 @@ def test_correlations_are_of_ranks_over_enough_arms(stage: Stage, tmp_path: Path
         summary = {
             "kept": 5,
             "played": 10,
-            "measures": {"after": {"distinct_1": distinct, "ended": 1.0, "persona_rank": None}},
+            "measures": {
+                "before": {},
+                "after": {"distinct_1": distinct, "ended": 1.0, "persona_rank": None},
+            },
             "corpus": {"after": {"self_bleu": -distinct}},
         }
         figure = {"value": reached, "low": None, "high": None}
@@ -419,8 +543,13 @@ def test_correlations_are_of_ranks_over_enough_arms(stage: Stage, tmp_path: Path
 
     arms = experiment(tmp_path, FILTERS)
     rows = [row("a", 0.1, 0.2), row("b", 0.2, 0.3), row("c", 0.4, 0.35), row("d", 0.8, 0.9)]
-    assert correlations(arms, rows[:3]) == ("", [])
+    assert correlations(arms, rows) == ("", [])
+    rows.append(row("e", 0.9, 0.95))
     target, found = correlations(arms, rows)
     assert target == "test: intent accuracy"
-    assert found == [("distinct_1", 1.0, 4), ("self_bleu", -1.0, 4)]  # what never differs is out
+    # What never differs is out.
+    assert [(name, round(rho, 9), count) for name, rho, count in found] == [
+        ("distinct_1", 1.0, 5),
+        ("self_bleu", -1.0, 5),
+    ]
     assert correlations(experiment(tmp_path, POLICIES), rows) == ("", [])

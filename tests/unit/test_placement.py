@@ -19,7 +19,7 @@ from cluster.crew import Crew
 from cluster.nodes import Nodes, NodeType, cpu_seats, nodes_of
 from cluster.person import Noted
 from cluster.placement import check_places, misfits, places, shares
-from cluster.plan import unplaced_later, wanted
+from cluster.plan import TRIAL, unplaced_later, wanted
 from cluster.single_engine import started
 from cluster.sizes import sizes
 from cluster.trial import own_trial
@@ -309,7 +309,8 @@ def test_a_trial_needs_a_place_for_the_model_that_was_trained() -> None:
             "rounds": {"trial": 4},
         }
         run = validate(data, "run.toml")
-        return list(map(str, unplaced_later(own_trial(run), Nodes([{"CPU": 8.0, "GPU": there}]))))
+        nodes = Nodes([{"CPU": 8.0, "GPU": there}])
+        return list(map(str, unplaced_later({TRIAL: own_trial(run)}, nodes)))
 
     (found,) = said(1.0, 1.0)
     assert "engines.writer, engines.learner" in found

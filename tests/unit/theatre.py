@@ -6,7 +6,7 @@ All but Ray, the engines, training and evaluation is what a user's run has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,7 +68,7 @@ class Stage:
         fresh: bool,
         retry: bool = False,
         kept: KeptEngines | None = None,
-        later: RunFile | None = None,
+        later: Mapping[str, RunFile] | None = None,
     ) -> Made:
         folder = RunFolder.of(run)
         asked = played_in(run, folder)
