@@ -124,8 +124,8 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
     """Read an experiment file, and the run file that it begins with.
 
     Args:
-        settings: `key.path=value` over every arm's run file; `name`, `out` and `sweep.values` are
-            the experiment's own.
+        settings: `key.path=value` over every arm's run file; `name`, `out`, `run` (the path of
+            another run file) and `sweep.values` are the experiment's own.
 
     Raises:
         InputError: with every finding: what cannot be used, or arms that differ in more than one
@@ -168,7 +168,7 @@ def _key(setting: str) -> str:
 
 def _of_experiment(key: str) -> bool:
     """Whether a setting is the experiment's, not every arm's: no run file has such a key."""
-    return key in ("name", "out") or key.startswith("sweep.")
+    return key in ("name", "out", "run") or key.startswith("sweep.")
 
 
 def _of_all(file: ExperimentFile, source: str) -> Iterator[Finding]:

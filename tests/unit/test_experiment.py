@@ -409,6 +409,9 @@ def test_what_is_said_on_the_command_line_is_every_arms_but_its_place(
         assert "would put all arms into one folder" in refusal(tmp_path, POLICIES, setting)
     said = refusal(tmp_path, POLICIES, "engines.reference.kind=vllm", "engines.reference.model=m")
     assert "engines.reference is an engine that nothing names; did you mean 'references'?" in said
+    (tmp_path / "more.toml").write_text(RUN.format(place=tmp_path, dialogues=33))
+    found = experiment(tmp_path, POLICIES, f"run={tmp_path}/more.toml")
+    assert {case.run.run.dialogues for case in found.cases} == {33}
     found = experiment(tmp_path, POLICIES, "run.dialogues=7", "out=s3://b/runs?region=eu")
     assert {case.run.run.dialogues for case in found.cases} == {7}
     assert {case.run.run.out for case in found.cases} == {"s3://b/runs/policies?region=eu"}
