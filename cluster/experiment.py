@@ -30,7 +30,8 @@ from cluster.nodes import cluster_address
 from cluster.progress import duration
 from cluster.resume import ENGINE_PLACEMENT, VLLM_DECISIVE, Change, changes
 from cluster.run_folder import RunFolder, refuse_relative
-from cluster.train import ELSEWHERE, unplaced
+from cluster.train import PLACEMENT as TRAIN_PLACEMENT
+from cluster.train import unplaced
 from cluster.trial import own_shares, own_trial, tried
 from specs.errors import DuologueError, EngineError, Finding, InputError, Where
 from specs.experiment_file import Case, Experiment
@@ -247,7 +248,7 @@ def _placement(key: str) -> bool:
     if section == "engines" and len(parts) > 1:
         served = parts[1] == "vllm" and not set(parts[2:]) & VLLM_DECISIVE
         return served or parts[1] in ENGINE_PLACEMENT
-    return (section == "train" and parts[0] in ELSEWHERE) or key in _SERVER
+    return (section == "train" and parts[0] in TRAIN_PLACEMENT) or key in _SERVER
 
 
 # -- an arm

@@ -65,8 +65,11 @@ SPARE = 256 * 1024 * 1024
 
 _CURATE = "Curate the run's dialogues first: duologue curate RUN.toml"
 _PACKAGES = ("duologue", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "ray")
-ELSEWHERE = {"report_to", "merge", "gpus", "gpus_per_worker", "retries", "model", "revision"}
-"""Settings that do not decide the result; the base model counts by its digest."""
+PLACEMENT = {"report_to", "merge", "gpus", "gpus_per_worker", "retries"}
+"""Settings that do not decide the result."""
+
+_ELSEWHERE = PLACEMENT | {"model", "revision"}
+"""What a training is not known by: the base model counts by its digest."""
 
 Say = Callable[[str], None]
 
@@ -127,7 +130,7 @@ class _Task:
         """Of all that decides the result."""
         # Without a limit there is no word of it: what was trained before it was known still counts.
         unsaid = {"dialogues"} if self.section.dialogues is None else set()
-        settings = self.section.model_dump_json(exclude=ELSEWHERE | unsaid)
+        settings = self.section.model_dump_json(exclude=_ELSEWHERE | unsaid)
         return digest(FORMAT, settings, self.base, dump_json(self.data))
 
 

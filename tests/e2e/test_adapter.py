@@ -47,7 +47,7 @@ def learned(folder: Path) -> Path:
         for number in range(24)
     ]
     section = TrainSection(
-        method="qlora", window=256, batch=2, accumulate=1, max_steps=10, learning_rate=4e-3,
+        method="qlora", window=256, batch=2, accumulate=1, max_steps=24, learning_rate=2e-3,
         schedule="constant", warmup=0, checkpoint_steps=100,
     )  # fmt: skip
     place = resolve_model("smollm2-135m")

@@ -192,6 +192,8 @@ def test_the_same_command_goes_on_and_a_changed_experiment_is_refused(
     assert "--fresh" in str(refused.value)
     with pytest.raises(InputError, match=r"train\.rank was 16 and is now 4"):
         command(experiment(tmp_path, more, "train.rank=4"), False)
+    with pytest.raises(InputError, match=r"train\.model was null"):
+        command(experiment(tmp_path, more, "train.model=smollm2-135m"), False)
     assert len(stage.played) == played + 1
     command(experiment(tmp_path, more, "walkers.alive=3"), False)
     assert len(stage.played) == played + 1

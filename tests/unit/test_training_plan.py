@@ -387,7 +387,7 @@ def test_how_many_dialogues_are_learned_from_decides_what_a_training_is(
     assert len({whole.digest, some.digest, capped(tmp_path, model, dialogues=2).digest}) == 3
     assert some.digest == capped(tmp_path, model, dialogues=3).digest
     # What was trained before the limit was known is still what it was.
-    settings = whole.section.model_dump_json(exclude=training.ELSEWHERE | {"dialogues"})
+    settings = whole.section.model_dump_json(exclude=training._ELSEWHERE | {"dialogues"})
     assert whole.digest == digest(training.FORMAT, settings, whole.base, dump_json(whole.data))
     with pytest.raises(InputError, match=r"train\.dialogues"):
         capped(tmp_path, model, dialogues=0)
