@@ -232,6 +232,11 @@ def _changed(place: Folder, name: str, key: str, old: Any, new: Any) -> Finding:
 def _decisive(run: RunFile) -> dict[str, Any]:
     """Return what decides what an arm comes to, by its key: settings, and the domain's digest."""
     found = {key: value for key, value in leaves(resolved(run)) if not _harmless(key)}
+    found |= {
+        f"engines.{name}.vllm.{key}": engine.vllm.get(key)
+        for name, engine in run.engines.items()
+        for key in sorted(VLLM_DECISIVE)
+    }
     return {**found, "run.seed": run.run.seed, "domain.digest": open_run_domain(run).digest}
 
 
@@ -239,7 +244,7 @@ _SERVER = ("retrieval.url", "retrieval.key_env")
 
 
 def _harmless(key: str) -> bool:
-    return key != "run.seed" and (key in _HARMLESS or key.partition(".")[0] in _HARMLESS)
+    return key != "run.seed" and key.partition(".")[0] in _HARMLESS
 
 
 def _placement(key: str) -> bool:
@@ -282,8 +287,8 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
     except (NothingKept, TooFewUnits) as few:
         if isinstance(few, NothingKept):
             row.dialogues = few.summary
-        if not _learns(experiment):
-            return row  # that nothing can be used is a figure as any other
+            if not _learns(experiment):
+                return row  # that nothing can be used is a figure as any other
         row.failed = few.findings[0].message
         if "test" in measures and first:
             hint = "All arms were to be measured on its test dialogues."

@@ -68,8 +68,8 @@ class Row:
 def _of_dialogues(summary: Mapping[str, Any]) -> dict[str, Mapping[str, float | None]]:
     kept, played = int(summary["kept"]), int(summary["played"])
     bounds: dict[str, float | None] = {"low": None, "high": None}
-    rules = summary["settings"]["filters"] if "settings" in summary else ()
-    if not any(rule["kind"] in ("top", "random") for rule in rules):  # whose share is asked for
+    filters = summary["settings"]["filters"]
+    if not any(rule["kind"] in ("top", "random") for rule in filters):  # whose share is asked for
         bounds = dict(zip(("low", "high"), wilson(kept, played), strict=True))
     before = summary["measures"]["before"]
     found: dict[str, Mapping[str, float | None]] = {

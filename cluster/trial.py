@@ -177,8 +177,9 @@ def _tried(run: RunFile, say: Say, own: bool, kept: KeptEngines | None) -> Tried
         curate(run, False, say)
     except NothingKept:  # nothing was said that could be learned from, or measured
         nothing = dict.fromkeys(("mean", "low", "high", "absolute", "halfway", "ended"), 0.0)
-        return Tried(domain=run.run.name, own=own, dialogues=run.run.dialogues, **nothing)
-    reached = figures(folder.round().child("quality"), run.run.name, own, run.run.dialogues)
+        reached = Tried(domain=run.run.name, own=own, dialogues=run.run.dialogues, **nothing)
+    else:
+        reached = figures(folder.round().child("quality"), run.run.name, own, run.run.dialogues)
     return reached.model_copy(update=_of_agent(folder.dialogues(), run.run.dialogues))
 
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from specs.check_names import ARGUMENT_TYPES
@@ -156,11 +157,11 @@ Verdict = tuple[float | None, bool]
 
 def _mentions(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdict:
     share = min((_mentioned(value, utterance.text) for value in values), default=1.0)
-    return share, share >= MENTIONED_SHARE
+    return share, share >= MENTIONED_SHARE and not _garbled(values, utterance.text)
 
 
 def mentions(text: str, value: Any) -> bool:
-    """Whether most of a value's words are said, and none of them misspelt."""
+    """Whether most of a value's words are said."""
     return _mentioned(value, text) >= MENTIONED_SHARE
 
 
@@ -177,19 +178,31 @@ def _mentioned(value: Any, text: str) -> float:
     wanted = content_words(str(value)) or words(str(value))
     if not wanted:
         return 1.0
-    missing = [word for word in wanted if word not in spoken]
-    if missing and _garbled(str(value), text, missing):
-        return 0.0
-    return 1 - len(missing) / len(wanted)
+    return sum(word in spoken for word in wanted) / len(wanted)
 
 
-def _garbled(value: str, text: str, missing: Iterable[str]) -> bool:
-    """Whether a missing word came out as one that is almost it: `Barowen` for `Barnowl`.
+def _garbled(values: Iterable[Any], text: str) -> bool:
+    """Whether a word of a text or a title came out as almost it: `Barowen` for `Barnowl`.
 
-    What is then named is nothing that there is, however many words are right.
+    Where it would stand: beside the word that stands beside it. What is then named is nothing that
+    there is, however many words are right.
     """
-    others = vocabulary(value).strangers(content_words(text))
-    return any(misspelt(word, other) for word in missing for other in others)
+    spoken = words(text)
+    for value in values:
+        if isinstance(value, list | tuple):
+            if _garbled(value, text):
+                return True
+            continue
+        named = words(title_of(value) if isinstance(value, Mapping) else str(value))
+        missing = vocabulary(text).strangers(named)
+        pairs = {*pairwise(named)} if missing else set()
+        for one, other in pairwise(spoken):
+            for before, behind in pairs:
+                if before in missing and other == behind and misspelt(before, one):
+                    return True
+                if behind in missing and one == before and misspelt(behind, other):
+                    return True
+    return False
 
 
 def says(text: str, value: Any) -> bool:
@@ -364,6 +377,7 @@ def _lists(utterance: Utterance, speech: Speech, values: Sequence[Any]) -> Verdi
     shown = [min(_mentioned(item, utterance.text), own) >= MENTIONED_SHARE for item, own in told]
     order = listing.order(utterance.text)
     right = order == sorted(order) and not listing.misplaced_number(utterance.text)
+    right = right and not _garbled(items, utterance.text)
     return sum(shown) / len(shown), all(shown) and right
 
 

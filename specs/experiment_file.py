@@ -168,7 +168,7 @@ def _key(setting: str) -> str:
 
 def _of_experiment(key: str) -> bool:
     """Whether a setting is the experiment's, not every arm's: no run file has such a key."""
-    return key in ("name", "out", "run") or key.startswith("sweep.")
+    return key == "run" or key.partition(".")[0] in ExperimentFile.model_fields.keys() - {"run"}
 
 
 def _of_all(file: ExperimentFile, source: str) -> Iterator[Finding]:
@@ -209,7 +209,8 @@ def _namesakes(cases: Sequence[Case], source: str) -> Iterator[Finding]:
     """Yield runs that would lie in one folder: `a-1` at the value 2, and `a` at `1-2`."""
     names = [case.name for case in cases]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Finding(Where(source), f"two runs would be called {name}", "Rename one of the arms.")
+        hint = "Rename an arm, or leave out one of the sweep's values that are written alike."
+        yield Finding(Where(source), f"two runs would be called {name}", hint)
 
 
 def _untried(file: ExperimentFile, cases: Sequence[Case], source: str) -> Iterator[Finding]:
@@ -260,7 +261,7 @@ def _case(
 
 def _in_name(value: Any) -> str:
     """Return a sweep's value as a part of a run's name, whatever it is: a model's id, a path."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value)).strip("-")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value))
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def cpu_dtype(capability: str) -> Literal["bfloat16", "float32"]:
 
     With AVX-512 bfloat16 is nearly twice as fast as float32, since it moves half of the memory.
     Without, every number is converted first: float32 makes products five times as fast, and
-    dialogues 1.6 times (SmolLM2-135M, tests/bench/RESULTS.md).
+    dialogues some four times (SmolLM2-135M, tests/bench/RESULTS.md).
 
     Args:
         capability: of `torch.backends.cpu.get_cpu_capability()`.

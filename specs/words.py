@@ -241,9 +241,19 @@ _SPELT_OUT = 5
 
 def misspelt(word: str, said: str) -> bool:
     """Whether one word came out for another: not a form of it, but most letters are the same."""
-    if min(len(word), len(said)) < _SPELT_OUT or word[0] != said[0] or same(word, said):
+    if min(len(word), len(said)) < _SPELT_OUT or word[0] != said[0]:
+        return False
+    if word.startswith(said) or said.startswith(word) or same(_spelling(word), _spelling(said)):
         return False
     return SequenceMatcher(None, word, said, autojunk=False).ratio() >= _MISSPELT
+
+
+def _spelling(word: str) -> str:
+    """Return a word without what English is spelt with or without: colour, chilli, yoghurt."""
+    for spelt, other in (("our", "or"), ("gh", "g"), ("ae", "e"), ("s", "z")):
+        word = word.replace(spelt, other)
+    word = re.sub(r"re$", "er", word)
+    return re.sub(r"(.)\1", r"\1", word)
 
 
 def _head(word: str) -> str:

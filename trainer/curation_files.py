@@ -155,7 +155,6 @@ class CurationWriter:
             "curation": self.curation,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.task.about,
-            "settings": section.model_dump(mode="json"),
             **figures(self.view, kept, self.corpus),
             "funnel": self._funnel(),
             "splits": {side: self._split(side) for side in SPLITS},
@@ -200,6 +199,7 @@ def figures(view: Measured, kept: Mask, corpus: Corpus) -> dict[str, Any]:
     table = view.table
     everyone = np.ones(len(table), np.bool_)
     return {
+        "settings": view.task.section.model_dump(mode="json"),
         "played": len(table),
         "kept": int(kept.sum()),
         "measures": {"before": means(table, everyone), "after": means(table, kept)},

@@ -534,6 +534,7 @@ def test_arms_are_compared_dialogue_by_dialogue() -> None:
 def test_correlations_are_of_ranks_over_enough_arms(stage: Stage, tmp_path: Path) -> None:
     def row(name: str, distinct: float, reached: float) -> Row:
         summary = {
+            "settings": {"filters": []},
             "kept": 5,
             "played": 10,
             "measures": {
