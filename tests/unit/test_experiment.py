@@ -362,6 +362,9 @@ def test_how_a_stage_is_gone_through_may_change(stage: Stage, tmp_path: Path) ->
     ):
         command(experiment(tmp_path, FILTERS, setting), False)
     assert (stage.played, stage.trained) == (played, trained)
+    changed = experiment(tmp_path, FILTERS, "engines.references.vllm={quantization='fp8'}")
+    with pytest.raises(InputError, match=r"vllm\.quantization was null"):
+        command(changed, False)
 
 
 def test_an_arm_is_bound_by_what_it_has_begun(stage: Stage, tmp_path: Path) -> None:
