@@ -28,7 +28,7 @@ from cluster.generate import open_run_domain
 from cluster.held_out import amounts
 from cluster.nodes import cluster_address
 from cluster.progress import duration
-from cluster.resume import ENGINE_PLACEMENT, VLLM_DECISIVE, Change, changes
+from cluster.resume import ENGINE_PLACEMENT, SERVER, VLLM_DECISIVE, Change, changes
 from cluster.run_folder import RunFolder, refuse_relative
 from cluster.train import PLACEMENT as TRAIN_PLACEMENT
 from cluster.train import unplaced
@@ -117,12 +117,8 @@ def _unfit(experiment: Experiment) -> Iterator[Finding]:
                 yield Finding(Where(experiment.file.name), message, hint)
 
 
-def _learns(experiment: Experiment) -> bool:
-    return not {"test", "trial"}.isdisjoint(experiment.file.measures)
-
-
 def _unfit_case(experiment: Experiment, case: Case) -> Iterator[Finding]:
-    learns = _learns(experiment)
+    learns = experiment.file.learns
     yield from (whole_run.unfit if learns else unfit_curation)(case.run)
     yield from agent_adapter.unfit(case.run)
     if case.run.rounds.count > 1:
@@ -240,9 +236,6 @@ def _decisive(run: RunFile) -> dict[str, Any]:
     return {**found, "run.seed": run.run.seed, "domain.digest": open_run_domain(run).digest}
 
 
-_SERVER = ("retrieval.url", "retrieval.key_env")
-
-
 def _harmless(key: str) -> bool:
     return key != "run.seed" and key.partition(".")[0] in _HARMLESS
 
@@ -253,7 +246,8 @@ def _placement(key: str) -> bool:
     if section == "engines" and len(parts) > 1:
         served = parts[1] == "vllm" and not set(parts[2:]) & VLLM_DECISIVE
         return served or parts[1] in ENGINE_PLACEMENT
-    return (section == "train" and parts[0] in TRAIN_PLACEMENT) or key in _SERVER
+    elsewhere = {"train": TRAIN_PLACEMENT, "retrieval": SERVER}.get(section, ())
+    return bool(parts) and parts[0] in elsewhere
 
 
 # -- an arm
@@ -287,7 +281,7 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
     except (NothingKept, TooFewUnits) as few:
         if isinstance(few, NothingKept):
             row.dialogues = few.summary
-            if not _learns(experiment):
+            if not experiment.file.learns:
                 return row  # that nothing can be used is a figure as any other
         row.failed = few.findings[0].message
         if "test" in measures and first:
@@ -296,7 +290,7 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
             raise InputError([found]) from None
         return row
     row.dialogues = curated.summary
-    if _learns(experiment):
+    if experiment.file.learns:
         whole_run.train_stage(run, False, say)
         row.learned = learned_from(folder)
     test, reached = None, dict[str, float]()

@@ -122,13 +122,14 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     for name in dict.fromkeys(engines):
         said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
     retrieval = run_file.get("retrieval", {})
-    said.update(leaves({k: retrieval[k] for k in retrieval if k not in _SERVER}, "retrieval"))
+    said.update(leaves({k: retrieval[k] for k in retrieval if k not in SERVER}, "retrieval"))
     return said
 
 
 _MOST, _BEFORE = 80, 30
 _ADAPTER, _TRAINING = "roles.adapter", "roles.adapter's training"
-_SERVER = frozenset({"url", "key_env"})
+SERVER = frozenset({"url", "key_env"})
+"""Keys of `retrieval` that say only where it is asked."""
 
 
 def _engine(key: str, engine: Mapping[str, Any]) -> dict[str, Any]:

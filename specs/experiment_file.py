@@ -71,6 +71,11 @@ class ExperimentFile(Section):
     arms: Annotated[tuple[Arm, ...], Field(min_length=2)]
     sweep: Sweep | None = None
 
+    @property
+    def learns(self) -> bool:
+        """Whether any of its measures is of an adapter, which has to be trained."""
+        return not {"test", "trial"}.isdisjoint(self.measures)
+
     @model_validator(mode="after")
     def _names(self) -> ExperimentFile:
         names = [arm.name for arm in self.arms]
@@ -247,7 +252,7 @@ def _case(
     source: str,
 ) -> Case:
     data = merged(merged(base, file.set), arm.set)
-    if {"test", "trial"}.isdisjoint(file.measures):  # nothing is learned, and nothing held back
+    if not file.learns:  # nothing is learned, and nothing held back
         data = merged(data, {"curate": {"validation": 0.0, "test": 0.0}})
     name = arm.name
     if file.sweep is not None:
