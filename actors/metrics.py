@@ -149,7 +149,8 @@ def engine_readings(engine: str, stats: EngineStats) -> Iterator[Reading]:
     yield Reading("duologue_cached_tokens_total", stats.cached_tokens, tags)
     yield Reading("duologue_completion_tokens_total", stats.completion_tokens, tags)
     yield Reading("duologue_requests_total", stats.finished, (engine, "answered"))
-    yield Reading("duologue_requests_total", stats.failed, (engine, "failed"))
+    yield Reading("duologue_requests_total", stats.failed - stats.overdue, (engine, "failed"))
+    yield Reading("duologue_requests_total", stats.overdue, (engine, "overdue"))
     for phase in ("queue", "prefill", "decode"):
         seconds = getattr(stats, f"{phase}_s")
         yield Reading("duologue_request_seconds_total", seconds, (engine, phase))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cluster.outages import more_time, too_many
 from cluster.usage import EngineUse, Session
 
 LEAST_S, LEAST_TURNS = 30.0, 100
@@ -74,6 +75,7 @@ def advise(session: Session) -> list[Advice]:
         return []
     return [
         *_about_walkers(session),
+        *_about_deadlines(session),
         *_about_engines(session),
         *_about_parts(session),
         *_about_caches(session),
@@ -121,6 +123,15 @@ def _about_walkers(session: Session) -> Iterator[Advice]:
 
 
 # -- engines
+
+
+def _about_deadlines(session: Session) -> Iterator[Advice]:
+    for name, engine in session.engines.items():
+        overdue, answered = int(engine.total("overdue")), int(engine.total("finished"))
+        asked = answered + int(engine.total("failed"))
+        if too_many(overdue, asked):
+            seen = f"{overdue:,} of {asked:,} requests to {name} were given up at their deadline"
+            yield Advice(seen, more_time(name))
 
 
 def _about_engines(session: Session) -> Iterator[Advice]:

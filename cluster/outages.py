@@ -7,10 +7,15 @@ again. What ends the run is that nothing moves for too long, whatever the reason
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+from specs.engine import EngineStats
 
 REMIND_S = 60.0
 """From one reminder of the same trouble to the next."""
+
+OVERDUE, OVERDUE_SHARE = 5, 0.05
+"""Requests whose deadline came first, and their share of all, from which that is worth a line."""
 
 
 class Outages:
@@ -75,3 +80,49 @@ class Standstill:
         if (turns, done) != self._last:
             self._last, self._since = (turns, done), now
         return now - self._since
+
+
+class Deadlines:
+    """Tells once of each engine that it is too slow for its requests' deadline.
+
+    Such an engine is up and busy, and half of what it writes is thrown away: the request is given
+    up shortly before it is done, and asked again.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def missed(
+        self, engines: Mapping[str, Sequence[EngineStats]], seconds: Mapping[str, float]
+    ) -> list[str]:
+        """Take what the replicas of each engine tell; returns the lines to be said.
+
+        Args:
+            seconds: the deadline of each engine's requests.
+        """
+        lines = []
+        for name, replicas in engines.items():
+            overdue = sum(one.overdue for one in replicas)
+            asked = sum(one.finished + one.failed for one in replicas)
+            if name in self._told or not too_many(overdue, asked):
+                continue
+            self._told.add(name)
+            lines.append(
+                f"warning: {name} is slow: {overdue} of {asked} requests were given up after "
+                f"{seconds[name]:g} s, with all that was written for them, and are asked again; "
+                f"{more_time(name)}"
+            )
+        return lines
+
+
+def too_many(overdue: int, asked: int) -> bool:
+    """Return whether so many requests have passed their deadline that something is to be done."""
+    return overdue >= OVERDUE and overdue >= OVERDUE_SHARE * asked
+
+
+def more_time(engine: str) -> str:
+    """Return what to do about an engine that is too slow for its deadline."""
+    return (
+        f"give them longer (engines.{engine}.turn_deadline_s), or let it write fewer at once "
+        f"(engines.{engine}.max_running)"
+    )

@@ -58,6 +58,7 @@ class ReplicaUse(_Kept):
             which something ran, `full_s` those in which it had no place free; `load_s` is the
             integral over them of the share of its places in use, `waiting_s` that of the requests
             that waited, and `kv_s` that of the KV cache's use.
+        overdue: of those that failed, the requests whose deadline came first.
         speeds: by tenth of load, from 0 to 9.
     """
 
@@ -66,6 +67,7 @@ class ReplicaUse(_Kept):
     completion_tokens: int = 0
     finished: int = 0
     failed: int = 0
+    overdue: int = 0
     preemptions: int = 0
     queue_s: float = 0.0
     prefill_s: float = 0.0

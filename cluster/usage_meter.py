@@ -31,6 +31,7 @@ _COUNTERS = (
     "completion_tokens",
     "finished",
     "failed",
+    "overdue",
     "preemptions",
     "queue_s",
     "prefill_s",

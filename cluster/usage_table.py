@@ -217,6 +217,9 @@ def trouble(session: Session) -> Iterator[str]:
         yield f"asked again: {asked}"
     lost = {
         "dialogues given back": walkers.given_back,
+        "requests given up at their deadline": int(
+            sum(e.total("overdue") for e in session.engines.values())
+        ),
         "preemptions": int(sum(e.total("preemptions") for e in session.engines.values())),
     }
     told = ", ".join(f"{count:,} {what}" for what, count in lost.items() if count)

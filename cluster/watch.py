@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from actors.walker import WalkerStats
 from cluster.budget import Outcome
 from cluster.crew import Crew, Sight
-from cluster.outages import Outages, Silences, Standstill
+from cluster.outages import Deadlines, Outages, Silences, Standstill
 from cluster.progress import Reporter, Snapshot, duration, load_of
 from cluster.spending import Spending
 from cluster.supervision import Walkers
@@ -89,6 +89,8 @@ def _until_over(
     """Watch until nothing is left to play, or until the budget that is returned is used up."""
     began = looked = time.monotonic()
     outages, silences, standstill = Outages(), Silences(), Standstill()
+    deadlines = Deadlines()
+    allowed = {name: engine.turn_deadline_s for name, engine in crew.run.engines.items()}
     while not walkers.over:
         walkers.look(1.0)
         check()
@@ -103,6 +105,9 @@ def _until_over(
             return spent
         waiting = {name: one.waits_for for name, one in walkers.names().items() if one.waits_for}
         for text in outages.see({**sight.away, **waiting}):
+            reporter.say(text)
+        told = {name: [*of.values()] for name, of in sight.all_engines.items()}
+        for text in deadlines.missed(told, allowed):
             reporter.say(text)
         for part in silences.too_long(sight.silent):
             reporter.say(

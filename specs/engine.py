@@ -164,6 +164,7 @@ class EngineStats:
     Attributes:
         running: candidates that it decodes; `waiting`: requests that it has not begun.
         limit: of its admission now, in candidates; 0 while it loads.
+        overdue: of those that failed, the requests whose deadline came first.
         queue_s, prefill_s, decode_s: of all answers together.
         away: why it answers no requests now, in words; empty when all is well.
     """
@@ -173,6 +174,7 @@ class EngineStats:
     limit: int = 0
     finished: int = 0
     failed: int = 0
+    overdue: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0

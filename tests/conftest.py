@@ -15,6 +15,10 @@ settings.load_profile("without-a-clock")
 # processes that have to meet. The tests that want a token say so.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
+# Ray gives its workers the lowest right to a core but four. Beside another test, an engine bound to
+# both cores then waits at each of its steps for the thread that the other test has pushed aside.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 ALONE = (Path(__file__).parent / "ray", Path(__file__).parent / "e2e")
 
 

@@ -379,10 +379,11 @@ class ReplicaCore:
         task.add_done_callback(self._background.discard)
 
     def _count(self, answer: Answer) -> None:
-        counts = self._counts
+        counts, failure = self._counts, answer.failure
         self._counts = EngineStats(
-            finished=counts.finished + (answer.failure is None),
-            failed=counts.failed + (answer.failure is not None),
+            finished=counts.finished + (failure is None),
+            failed=counts.failed + (failure is not None),
+            overdue=counts.overdue + (failure is not None and failure.kind == "deadline"),
             prompt_tokens=counts.prompt_tokens + answer.prompt_tokens,
             cached_tokens=counts.cached_tokens + answer.cached_tokens,
             completion_tokens=counts.completion_tokens + answer.completion_tokens,

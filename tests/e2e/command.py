@@ -5,8 +5,11 @@ import sys
 
 from tests.ray.command import ROOT, environment
 
+SECONDS = 1200
+"""After this a command hangs: some take minutes where a CPU has no AVX-512 and others work, too."""
 
-def duologue(*arguments: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+
+def duologue(*arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, on a Ray of its own and without asking a hub."""
     return subprocess.run(
         [sys.executable, "-m", "cluster.cli", *arguments],

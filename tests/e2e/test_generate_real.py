@@ -9,10 +9,8 @@ import pytest
 
 from actors.reenact import UNSURE
 from specs.parts import Folder, read_dialogues
-from tests.e2e.command import duologue
+from tests.e2e.command import SECONDS, duologue
 from tests.ray.command import LONG
-
-SECONDS = 400
 
 pytestmark = [
     pytest.mark.slow,

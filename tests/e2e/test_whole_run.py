@@ -8,7 +8,7 @@ import pytest
 
 from actors.reenact import UNSURE
 from specs.parts import Folder, read_dialogues
-from tests.e2e.command import duologue
+from tests.e2e.command import SECONDS, duologue
 from tests.ray.command import LONG
 
 RUN = """
@@ -56,17 +56,17 @@ max_tokens = {understanding = 24, call = 24, answer = 24}
 
 @LONG
 @pytest.mark.slow
-@pytest.mark.timeout(1300)
+@pytest.mark.timeout(2 * SECONDS)
 def test_the_adapter_of_a_run_plays_the_agent_of_another(tmp_path: Path) -> None:
     file, out = tmp_path / "run.toml", tmp_path / "runs"
     file.write_text(RUN)
     settings = (str(file), "--set", f"run.out={out}")
     for stage in ("generate", "curate", "train"):
-        done = duologue(stage, *settings, seconds=600)
+        done = duologue(stage, *settings)
         assert done.returncode == 0, done.stderr
     second = ("run.name=second", "run.dialogues=2", "policy.max_turns=6", "roles.agent=cpu")
     asked = [f"--set={one}" for one in (*second, f"roles.adapter={out / 'small'}")]
-    played = duologue("generate", *settings, *asked, seconds=600)
+    played = duologue("generate", *settings, *asked)
     assert played.returncode == 0, played.stderr
     dialogues = list(read_dialogues(Folder.of(out / "second" / "round-0" / "dialogues")))
     agents = [turn for one in dialogues for turn in one.turns if turn.role == "agent"]
@@ -78,14 +78,14 @@ def test_the_adapter_of_a_run_plays_the_agent_of_another(tmp_path: Path) -> None
     assert shown.returncode == 0, shown.stderr
     assert UNSURE not in shown.stdout
     assert '{"intent":' in shown.stdout
-    other = duologue("generate", *settings, *asked[:-1], seconds=600)
+    other = duologue("generate", *settings, *asked[:-1])
     assert other.returncode == 2
     assert "roles.adapter was" in other.stderr
 
 
 @LONG
 @pytest.mark.slow
-@pytest.mark.timeout(1300)
+@pytest.mark.timeout(2 * SECONDS)
 def test_one_engine_plays_two_rounds_the_second_with_the_firsts_adapter(tmp_path: Path) -> None:
     file, out = tmp_path / "run.toml", tmp_path / "runs"
     file.write_text(RUN)
@@ -93,7 +93,7 @@ def test_one_engine_plays_two_rounds_the_second_with_the_firsts_adapter(tmp_path
         f"run.out={out}", "run.dialogues=8", "policy.max_turns=8", "roles.agent=cpu",
         "rounds.count=2", "rounds.least=1", "rounds.diversity=0", 'curate.filters=[{kind="none"}]',
     )  # fmt: skip
-    done = duologue("run", str(file), *(f"--set={one}" for one in asked), seconds=1200)
+    done = duologue("run", str(file), *(f"--set={one}" for one in asked))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("starting engine cpu") == 1
     assert "engine cpu (smollm2-135m, 1 x) is up already" in done.stderr
@@ -107,12 +107,12 @@ def test_one_engine_plays_two_rounds_the_second_with_the_firsts_adapter(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1300)
+@pytest.mark.timeout(2 * SECONDS)
 def test_a_whole_run_and_once_more(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(RUN)
     settings = (str(file), "--set", f"run.out={tmp_path / 'runs'}")
-    first = duologue("run", *settings, seconds=600)
+    first = duologue("run", *settings)
     assert first.returncode == 0, first.stderr
     made = tmp_path / "runs" / "small" / "round-0"
     rows = {
@@ -132,7 +132,7 @@ def test_a_whole_run_and_once_more(tmp_path: Path) -> None:
 
     # Again: every stage finds that it has been done, from the same.
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*.safetensors")}
-    told = duologue("run", *settings, seconds=600)
+    told = duologue("run", *settings)
     assert told.returncode == 0, told.stderr
     assert "curated already" in told.stderr
     assert "the adapter is there already" in told.stderr

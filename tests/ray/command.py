@@ -61,7 +61,7 @@ def run_file(
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a command: no cluster of anybody else's."""
-    others = ("RAY_AUTH_MODE",)  # tests/conftest.py
+    others = ("RAY_AUTH_MODE", "RAY_worker_niceness")  # tests/conftest.py
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k in others}
     return {**kept, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1", **(more or {})}
 

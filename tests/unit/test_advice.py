@@ -54,6 +54,16 @@ def test_a_full_endpoint_is_not_told_to_have_more_replicas() -> None:
     assert "replicas" not in said
 
 
+def test_what_is_given_up_at_its_deadline_is_told_before_all_that_costs_more() -> None:
+    slow = engine_of(0.97, finished=61, failed=30, overdue=28)
+    said = [str(one) for one in advise(session_of({"writer": slow}))]
+    assert said[0].startswith("28 of 91 requests to writer were given up at their deadline: ")
+    assert "engines.writer.turn_deadline_s" in said[0]
+    assert len(said) == 2
+    steady = engine_of(0.97, finished=1000, failed=30, overdue=28)
+    assert "deadline" not in only(session_of({"writer": steady}))
+
+
 def test_idle_engines_want_more_dialogues_at_once() -> None:
     idle = {"user": engine_of(0.3, replicas=2), "agent": engine_of(0.4, replicas=2)}
     session = session_of(idle, walkers_of(seconds=60_000.0))

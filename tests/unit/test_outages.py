@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from cluster.outages import REMIND_S, Outages, Silences, Standstill
+from cluster.outages import OVERDUE, REMIND_S, Deadlines, Outages, Silences, Standstill
+from specs.engine import EngineStats
 
 
 class Clock:
@@ -57,3 +58,21 @@ def test_a_standstill_lasts_as_long_as_nothing_changes() -> None:
     clock.now += 5
     assert standstill.lasts(3, 2) == 10
     assert standstill.lasts(4, None) == 0
+
+
+def test_an_engine_that_is_too_slow_for_its_deadline_is_told_once() -> None:
+    deadlines, allowed = Deadlines(), {"writer": 120.0, "other": 60.0}
+    fine = EngineStats(finished=1000, failed=OVERDUE, overdue=OVERDUE)
+    few = EngineStats(failed=OVERDUE - 1, overdue=OVERDUE - 1)
+    broken = EngineStats(failed=50)
+    for stats in (fine, few, broken):
+        assert deadlines.missed({"writer": [stats]}, allowed) == []
+    slow = EngineStats(finished=61, failed=28, overdue=14)
+    said = deadlines.missed({"writer": [slow, slow], "other": [broken]}, allowed)
+    assert said == [
+        "warning: writer is slow: 28 of 178 requests were given up after 120 s, with all that was "
+        "written for them, and are asked again; give them longer (engines.writer.turn_deadline_s), "
+        "or let it write fewer at once (engines.writer.max_running)"
+    ]
+    assert deadlines.missed({"writer": [slow, slow]}, allowed) == []
+    assert len(deadlines.missed({"writer": [slow], "other": [slow]}, allowed)) == 1

@@ -184,6 +184,8 @@ async def test_the_deadline_counts_from_admission() -> None:
     failure = polled.answers[0][1].failure
     assert failure is not None
     assert failure.kind == "deadline"
+    counts = await core.stats()
+    assert (counts.failed, counts.overdue) == (1, 1)
     await settle()
     assert backend.aborted == ["slow"]
     assert backend.begun == ["slow", "next"]  # whose own time begins only now
