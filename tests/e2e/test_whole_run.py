@@ -47,8 +47,8 @@ accumulate = 1
 
 [evaluate]
 engine = "cpu"
-turns = 4
-examples = 2
+turns = 2
+examples = 1
 resamples = 100
 max_tokens = {understanding = 24, call = 24, answer = 24}
 """

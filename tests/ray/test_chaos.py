@@ -13,7 +13,7 @@ from tests.ray.chaos import Chaos, Schedule
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_whatever_dies(tmp_path: Path) -> None:
     schedule = Schedule(
-        dialogues=120,
+        dialogues=80,
         seed=3,
         alive=16,
         actor_s=2.0,
@@ -24,6 +24,6 @@ def test_nothing_is_lost_whatever_dies(tmp_path: Path) -> None:
     )
     outcome = Chaos(tmp_path, schedule).run()
     assert not outcome.wrong, f"{outcome}\n{outcome.said}"
-    assert outcome.rows == 120
+    assert outcome.rows == 80
     assert outcome.killed["driver"] == 1
     assert outcome.killed.total() > 3
