@@ -55,6 +55,7 @@ def generate(
     retry: bool = False,
     kept: KeptEngines | None = None,
     later: Mapping[str, RunFile] | None = None,
+    told: bool = False,
 ) -> Made:
     """Play what is missing, show progress, and print what came of it.
 
@@ -63,6 +64,8 @@ def generate(
         kept: lends its engines, and takes them when it is over.
         later: what is to be played when this run is over, by what it is: its engines have to
             find places, too.
+        told: what came of dialogues that are there was printed when they were played: nothing is
+            printed again unless some were missing.
 
     Raises:
         InputError: for a domain, a folder or a setting that cannot be used.
@@ -96,9 +99,10 @@ def generate(
             folder.note_durable(summary.dialogues)
         except DuologueError as error:  # the note is worth no failure
             reporter.say(f"warning: {error}")
-    click.echo(f"\n{folder.folder.path}")
-    for text in [*lines(summary), *spending.lines(), *outcome.spent.splitlines()]:
-        click.echo(text)
+    if not told or spending.dialogues or outcome != Outcome():
+        click.echo(f"\n{folder.folder.path}")
+        for text in [*lines(summary), *spending.lines(), *outcome.spent.splitlines()]:
+            click.echo(text)
     if outcome.interrupted:
         raise KeyboardInterrupt
     if not outcome.spent:

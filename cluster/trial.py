@@ -172,7 +172,7 @@ def _rows(quality: Folder, most: int) -> list[dict[str, Any]]:
 def _tried(run: RunFile, say: Say, own: bool, kept: KeptEngines | None) -> Tried:
     folder = RunFolder.of(run)
     say(f"trial in {run.run.name}: {run.run.dialogues} dialogues")
-    generate(run, _stale(run, folder), kept=kept)
+    generate(run, _stale(run, folder), kept=kept, told=True)
     try:
         curate(run, False, say)
     except NothingKept:  # nothing was said that could be learned from, or measured

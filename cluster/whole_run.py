@@ -157,7 +157,7 @@ def make_dialogues(
         OutOfBudget: a budget has stopped the generation, and `whole` is asked for.
     """
     while True:
-        made = generate(run, fresh, kept=kept, later=later)
+        made = generate(run, fresh, kept=kept, later=later, told=True)
         if whole and not made.whole:
             raise OutOfBudget(f"{run.run.name}: stopped by its budget; {STAYS}")
         rest = left(run.budget, made.dialogues, made.hours) if made.whole else None

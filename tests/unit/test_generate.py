@@ -95,6 +95,10 @@ def test_ray_is_started_for_what_is_owed_or_logged_alone(
     said = capsys.readouterr()
     assert "3 of 3 dialogues are there already" in said.err
     assert "3 dialogues (" in said.out
+    generate(run, fresh=False, told=True)
+    said = capsys.readouterr()
+    assert "3 of 3 dialogues are there already" in said.err
+    assert not said.out
     made.child("log").create()
     made.child("log").write_bytes("log-000of001-000001-00000000.arrow", b"")
     with pytest.raises(RayIsStarted):

@@ -69,6 +69,7 @@ class Stage:
         retry: bool = False,
         kept: KeptEngines | None = None,
         later: Mapping[str, RunFile] | None = None,
+        told: bool = False,
     ) -> Made:
         folder = RunFolder.of(run)
         asked = played_in(run, folder)
