@@ -28,7 +28,7 @@ from cluster.generate import open_run_domain
 from cluster.held_out import amounts
 from cluster.nodes import cluster_address
 from cluster.progress import duration
-from cluster.resume import ENGINE_PLACEMENT, SERVER, VLLM_DECISIVE, Change, changes
+from cluster.resume import SERVER, Change, changes, engine_says
 from cluster.run_folder import RunFolder, refuse_relative
 from cluster.train import PLACEMENT as TRAIN_PLACEMENT
 from cluster.train import unplaced
@@ -53,6 +53,9 @@ Say = Callable[[str], None]
 
 _HARMLESS = ("run", "walkers", "cluster", "budget", "rounds", "evaluate")
 """Sections that do not decide what an arm learns from, or whose stage is gone through again."""
+
+_ELSEWHERE = {"train": TRAIN_PLACEMENT, "retrieval": SERVER}
+"""Keys that say only where, or how fast, something is done."""
 
 
 def command(experiment: Experiment, fresh: bool) -> None:
@@ -198,8 +201,6 @@ def _begun(case: Case) -> _Begun:
 
 def _binds(key: str, begun: _Begun) -> bool:
     """Whether a setting may not change any more: nothing but training goes by how to train."""
-    if _harmless(key) or _placement(key):
-        return False
     return begun.adapter if key.startswith("train.") else begun.dialogues
 
 
@@ -227,27 +228,17 @@ def _changed(place: Folder, name: str, key: str, old: Any, new: Any) -> Finding:
 
 def _decisive(run: RunFile) -> dict[str, Any]:
     """Return what decides what an arm comes to, by its key: settings, and the domain's digest."""
-    found = {key: value for key, value in leaves(resolved(run)) if not _harmless(key)}
-    found |= {
-        f"engines.{name}.vllm.{key}": engine.vllm.get(key)
-        for name, engine in run.engines.items()
-        for key in sorted(VLLM_DECISIVE)
-    }
+    settings = resolved(run)
+    engines = settings.pop("engines")
+    found = {key: value for key, value in leaves(settings) if not _harmless(key)}
+    for name, engine in engines.items():
+        found |= engine_says(f"engines.{name}", engine)
     return {**found, "run.seed": run.run.seed, "domain.digest": open_run_domain(run).digest}
 
 
 def _harmless(key: str) -> bool:
-    return key != "run.seed" and key.partition(".")[0] in _HARMLESS
-
-
-def _placement(key: str) -> bool:
-    """Whether a setting says only where, or how fast, something is done."""
     section, *parts = key.split(".")
-    if section == "engines" and len(parts) > 1:
-        served = parts[1] == "vllm" and not set(parts[2:]) & VLLM_DECISIVE
-        return served or parts[1] in ENGINE_PLACEMENT
-    elsewhere = {"train": TRAIN_PLACEMENT, "retrieval": SERVER}.get(section, ())
-    return bool(parts) and parts[0] in elsewhere
+    return section in _HARMLESS or any(part in _ELSEWHERE.get(section, ()) for part in parts[:1])
 
 
 # -- an arm

@@ -120,7 +120,8 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     said[_TRAINING] = content.get("adapter", "")
     engines = (name for role, name in roles.items() if role != "adapter" and name)
     for name in dict.fromkeys(engines):
-        said.update(_engine(f"engines.{name}", run_file.get("engines", {}).get(name, {})))
+        engine = run_file.get("engines", {}).get(name, {})
+        said.update(engine_says(f"engines.{name}", engine))
     retrieval = run_file.get("retrieval", {})
     said.update(leaves({k: retrieval[k] for k in retrieval if k not in SERVER}, "retrieval"))
     return said
@@ -132,7 +133,12 @@ SERVER = frozenset({"url", "key_env"})
 """Keys of `retrieval` that say only where it is asked."""
 
 
-def _engine(key: str, engine: Mapping[str, Any]) -> dict[str, Any]:
+def engine_says(key: str, engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an engine's settings decides what it says, and not only where or how fast.
+
+    Args:
+        key: under which the settings stand, such as `engines.cpu`.
+    """
     said = {name: value for name, value in engine.items() if name not in ENGINE_PLACEMENT}
     faults, vllm = said.pop("faults", None), said.pop("vllm", None)
     found = dict(leaves(said, key))
