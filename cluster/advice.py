@@ -127,8 +127,8 @@ def _about_walkers(session: Session) -> Iterator[Advice]:
 
 def _about_deadlines(session: Session) -> Iterator[Advice]:
     for name, engine in session.engines.items():
-        overdue, answered = int(engine.total("overdue")), int(engine.total("finished"))
-        asked = answered + int(engine.total("failed"))
+        overdue = int(engine.total("overdue"))
+        asked = int(engine.total("finished") + engine.total("failed"))
         if too_many(overdue, asked):
             seen = f"{overdue:,} of {asked:,} requests to {name} were given up at their deadline"
             yield Advice(seen, more_time(name))

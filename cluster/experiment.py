@@ -237,8 +237,8 @@ def _decisive(run: RunFile) -> dict[str, Any]:
 
 
 def _harmless(key: str) -> bool:
-    section, *parts = key.split(".")
-    return section in _HARMLESS or any(part in _ELSEWHERE.get(section, ()) for part in parts[:1])
+    section, _, rest = key.partition(".")
+    return section in _HARMLESS or rest.partition(".")[0] in _ELSEWHERE.get(section, ())
 
 
 # -- an arm

@@ -7,7 +7,7 @@ again. What ends the run is that nothing moves for too long, whatever the reason
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from specs.engine import EngineStats
 
@@ -85,32 +85,28 @@ class Standstill:
 class Deadlines:
     """Tells once of each engine that it is too slow for its requests' deadline.
 
-    Such an engine is up and busy, and half of what it writes is thrown away: the request is given
-    up shortly before it is done, and asked again.
+    Such an engine is up and busy, and what it writes for them is thrown away: a request is given
+    up before it is done, and asked again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        """Take the deadline of each engine's requests."""
+        self._seconds = seconds
         self._told: set[str] = set()
 
-    def missed(
-        self, engines: Mapping[str, Sequence[EngineStats]], seconds: Mapping[str, float]
-    ) -> list[str]:
-        """Take what the replicas of each engine tell; returns the lines to be said.
-
-        Args:
-            seconds: the deadline of each engine's requests.
-        """
+    def missed(self, engines: Mapping[str, Mapping[str, EngineStats]]) -> list[str]:
+        """Take what each engine's replicas tell, by their names; returns the lines to be said."""
         lines = []
         for name, replicas in engines.items():
-            overdue = sum(one.overdue for one in replicas)
-            asked = sum(one.finished + one.failed for one in replicas)
+            overdue = sum(one.overdue for one in replicas.values())
+            asked = sum(one.finished + one.failed for one in replicas.values())
             if name in self._told or not too_many(overdue, asked):
                 continue
             self._told.add(name)
             lines.append(
                 f"warning: {name} is slow: {overdue} of {asked} requests were given up after "
-                f"{seconds[name]:g} s, with all that was written for them, and are asked again; "
-                f"{more_time(name)}"
+                f"{self._seconds[name]:g} s, with all that was written for them, and are asked "
+                f"again; {more_time(name)}"
             )
         return lines
 

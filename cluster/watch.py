@@ -89,8 +89,7 @@ def _until_over(
     """Watch until nothing is left to play, or until the budget that is returned is used up."""
     began = looked = time.monotonic()
     outages, silences, standstill = Outages(), Silences(), Standstill()
-    deadlines = Deadlines()
-    allowed = {name: engine.turn_deadline_s for name, engine in crew.run.engines.items()}
+    deadlines = Deadlines({name: one.turn_deadline_s for name, one in crew.run.engines.items()})
     while not walkers.over:
         walkers.look(1.0)
         check()
@@ -106,8 +105,7 @@ def _until_over(
         waiting = {name: one.waits_for for name, one in walkers.names().items() if one.waits_for}
         for text in outages.see({**sight.away, **waiting}):
             reporter.say(text)
-        told = {name: [*of.values()] for name, of in sight.all_engines.items()}
-        for text in deadlines.missed(told, allowed):
+        for text in deadlines.missed(sight.all_engines):
             reporter.say(text)
         for part in silences.too_long(sight.silent):
             reporter.say(

@@ -222,7 +222,7 @@ def _arguments(config: EngineSection, model: str, adapter: str) -> Callable[[boo
         }
         if cpu:
             made |= {
-                "dtype": _cpu_dtype() if config.dtype == "auto" else config.dtype,
+                "dtype": fastest_dtype() if config.dtype == "auto" else config.dtype,
                 "block_size": 32,
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(config.window, 2048),
@@ -236,7 +236,8 @@ def _arguments(config: EngineSection, model: str, adapter: str) -> Callable[[boo
     return arguments
 
 
-def _cpu_dtype() -> str:
+def fastest_dtype() -> str:
+    """Return the type of number that this machine's CPU computes fastest in."""
     import torch
 
     return cpu_dtype(torch.backends.cpu.get_cpu_capability())

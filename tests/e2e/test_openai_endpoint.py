@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from actors.engines.models import resolve_model
 from actors.engines.openai_endpoint import OpenAIBackend
+from actors.engines.vllm_engine import fastest_dtype
 from specs.engine import Message, Request, Sampling
 from specs.engine_section import EngineSection
 from specs.errors import EngineError
-from specs.processor import cpu_dtype
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -42,7 +41,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *("--host", "127.0.0.1", "--port", str(port), "--api-key", "a-test-key"),
         *("--max-model-len", "512", "--max-num-seqs", "8", "--max-num-batched-tokens", "2048"),
         *("--block-size", "32", "--no-enable-chunked-prefill", "--enforce-eager"),
-        *("--dtype", cpu_dtype(torch.backends.cpu.get_cpu_capability())),
+        *("--dtype", fastest_dtype()),
         *("--kv-cache-memory-bytes", str(2**28)),
     ]
     environment = os.environ | {"VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}

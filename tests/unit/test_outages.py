@@ -61,18 +61,18 @@ def test_a_standstill_lasts_as_long_as_nothing_changes() -> None:
 
 
 def test_an_engine_that_is_too_slow_for_its_deadline_is_told_once() -> None:
-    deadlines, allowed = Deadlines(), {"writer": 120.0, "other": 60.0}
+    deadlines = Deadlines({"writer": 120.0, "other": 60.0})
     fine = EngineStats(finished=1000, failed=OVERDUE, overdue=OVERDUE)
     few = EngineStats(failed=OVERDUE - 1, overdue=OVERDUE - 1)
     broken = EngineStats(failed=50)
     for stats in (fine, few, broken):
-        assert deadlines.missed({"writer": [stats]}, allowed) == []
+        assert deadlines.missed({"writer": {"a": stats}}) == []
     slow = EngineStats(finished=61, failed=28, overdue=14)
-    said = deadlines.missed({"writer": [slow, slow], "other": [broken]}, allowed)
+    said = deadlines.missed({"writer": {"a": slow, "b": slow}, "other": {"a": broken}})
     assert said == [
         "warning: writer is slow: 28 of 178 requests were given up after 120 s, with all that was "
         "written for them, and are asked again; give them longer (engines.writer.turn_deadline_s), "
         "or let it write fewer at once (engines.writer.max_running)"
     ]
-    assert deadlines.missed({"writer": [slow, slow]}, allowed) == []
-    assert len(deadlines.missed({"writer": [slow], "other": [slow]}, allowed)) == 1
+    assert deadlines.missed({"writer": {"a": slow, "b": slow}}) == []
+    assert len(deadlines.missed({"writer": {"a": slow}, "other": {"a": slow}})) == 1
