@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.ray.command import SECONDS
+
 settings.register_profile("without-a-clock", deadline=None)
 settings.load_profile("without-a-clock")
 
@@ -28,3 +30,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for folder in ALONE:
             if folder in item.path.parents:
                 item.add_marker(pytest.mark.xdist_group(folder.name))
+                if item.get_closest_marker("timeout") is None:
+                    item.add_marker(pytest.mark.timeout(2 * SECONDS))  # a command says it first

@@ -3,10 +3,7 @@
 import subprocess
 import sys
 
-from tests.ray.command import ROOT, environment
-
-SECONDS = 1200
-"""After this a command hangs: some take minutes where a CPU has no AVX-512 and others work, too."""
+from tests.ray.command import ROOT, SECONDS, environment
 
 
 def duologue(*arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ from trainer.loop import Place, fit
 from trainer.training import PATIENT, seed
 
 pytest.importorskip("vllm")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 ASKED = [
     ChatMessage("system", "You sell tea."),

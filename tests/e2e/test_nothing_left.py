@@ -13,12 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ray.command import LONG, ROOT
+from tests.ray.command import LONG, ROOT, SECONDS
 
 pytest.importorskip("vllm")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-SECONDS = 120
+pytestmark = pytest.mark.slow
 
 HERE = """
 import asyncio, signal

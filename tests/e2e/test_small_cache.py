@@ -14,7 +14,7 @@ from specs.engine_section import EngineSection
 from tests.ray.command import LONG
 
 pytest.importorskip("vllm")
-pytestmark = [LONG, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [LONG, pytest.mark.slow]
 
 MOST, ASKED = 24, 36
 

@@ -22,7 +22,7 @@ from specs.engine_section import EngineSection
 from specs.errors import EngineError
 
 pytest.importorskip("vllm")
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 WINDOW = 1024
 SCRIPT = """Intention: ask for a recipe for tomato soup

@@ -8,7 +8,7 @@ import pytest
 
 from actors.reenact import UNSURE
 from specs.parts import Folder, read_dialogues
-from tests.e2e.command import SECONDS, duologue
+from tests.e2e.command import duologue
 from tests.ray.command import LONG
 
 RUN = """
@@ -56,7 +56,6 @@ max_tokens = {understanding = 24, call = 24, answer = 24}
 
 @LONG
 @pytest.mark.slow
-@pytest.mark.timeout(2 * SECONDS)
 def test_the_adapter_of_a_run_plays_the_agent_of_another(tmp_path: Path) -> None:
     file, out = tmp_path / "run.toml", tmp_path / "runs"
     file.write_text(RUN)
@@ -85,7 +84,6 @@ def test_the_adapter_of_a_run_plays_the_agent_of_another(tmp_path: Path) -> None
 
 @LONG
 @pytest.mark.slow
-@pytest.mark.timeout(2 * SECONDS)
 def test_one_engine_plays_two_rounds_the_second_with_the_firsts_adapter(tmp_path: Path) -> None:
     file, out = tmp_path / "run.toml", tmp_path / "runs"
     file.write_text(RUN)
@@ -107,7 +105,6 @@ def test_one_engine_plays_two_rounds_the_second_with_the_firsts_adapter(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2 * SECONDS)
 def test_a_whole_run_and_once_more(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(RUN)

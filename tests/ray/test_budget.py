@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.usage import read_sessions
 from specs.parts import Folder
-from tests.ray.command import Command, duologue, rows, run_file
+from tests.ray.command import SECONDS, Command, duologue, rows, run_file
 
 
 def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_what_a_killed_start_used_is_known_to_the_next(tmp_path: Path) -> None:
     path = str(run_file(tmp_path, dialogues=400, latency=0.25))
     command = Command(("generate", path))
     assert command.says("playing"), command.said
-    round_, ends = Folder.of(tmp_path / "out" / "tea" / "round-0"), time.monotonic() + 60.0
+    round_, ends = Folder.of(tmp_path / "out" / "tea" / "round-0"), time.monotonic() + SECONDS
     while not any(one.playing_s for one in read_sessions(round_)) and time.monotonic() < ends:
         time.sleep(0.2)  # it was noted while the engines came up, too
     command.process.kill()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.ray.chaos import Chaos, Schedule
+from tests.ray.command import SECONDS
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_nothing_is_lost_whatever_dies(tmp_path: Path) -> None:
     schedule = Schedule(
         dialogues=80,
@@ -20,7 +20,7 @@ def test_nothing_is_lost_whatever_dies(tmp_path: Path) -> None:
         raylet_s=15.0,
         logged=4,
         drivers=1,
-        deadline_s=500.0,
+        deadline_s=SECONDS,
     )
     outcome = Chaos(tmp_path, schedule).run()
     assert not outcome.wrong, f"{outcome}\n{outcome.said}"

@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 
 from specs.domain import SIDES
 from tests.ray.chaos import raylets
-from tests.ray.command import Command, duologue, rows, run_file
+from tests.ray.command import SECONDS, Command, duologue, rows, run_file
 
 ENGINES = """
 [engines.user]
@@ -65,7 +65,7 @@ def test_each_replica_has_its_group_and_a_late_one_is_used(
     assert command.says("^playing"), command.said
     assert {"user-0": "CREATED", "agent-0": "CREATED"}.items() <= groups().items()
     cluster.add_node(num_cpus=1, num_gpus=1, resources={"agent_engine": 1})
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + SECONDS
     while groups().get("agent-1") != "CREATED" and command.process.poll() is None:
         assert time.monotonic() < ends
         time.sleep(0.2)

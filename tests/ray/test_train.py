@@ -19,12 +19,12 @@ from cluster.train import train
 from specs.errors import DuologueError, InputError
 from specs.parts import Folder
 from specs.run_file import load
-from tests.ray.command import Command, duologue
+from tests.ray.command import SECONDS, Command, duologue
 from tests.unit.tiny_model import write_chats, write_model, write_run
 from trainer.loop import Fitted
 from trainer.training import Job, read_log
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.slow
 
 RUN_FILE = """\
 [run]
@@ -89,7 +89,7 @@ def at_step(folder: Path, step: int, act: Callable[[], None]) -> threading.Threa
     """Do something once the log tells of a step."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             if max(losses(folder), default=0) >= step:
                 act()
