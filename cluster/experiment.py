@@ -23,7 +23,7 @@ from cluster.agent_adapter import with_adapter
 from cluster.curate import unfit as unfit_curation
 from cluster.evaluation_plan import ADAPTER
 from cluster.experiment_differences import ByDialogue, Outcomes
-from cluster.experiment_table import TABLE, Row, lines, write
+from cluster.experiment_table import TABLE, Row, write
 from cluster.generate import open_run_domain
 from cluster.held_out import amounts
 from cluster.nodes import cluster_address
@@ -86,8 +86,8 @@ def command(experiment: Experiment, fresh: bool) -> None:
         made[case.name] = _row(experiment, case, not made, say)
         rows = [made[one.name] for one in experiment.cases if one.name in made]
         if anew or len(rows) == len(experiment.cases):
-            write(experiment, rows, place)
-    click.echo("\n" + "\n".join(lines(experiment, rows)))
+            table = write(experiment, rows, place)
+    click.echo(f"\n{table}")
     click.echo(f"\n{place.path}\ndone in {duration(time.monotonic() - began)}")
     if failed := [row for row in rows if row.failed]:
         reasons = "\n    ".join(f"{row.name}: {row.failed}" for row in failed)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from cluster.evaluation_plan import ADAPTER
 from cluster.experiment_differences import SHARE, TESTED, Difference, Figures, Outcomes, differences
@@ -110,34 +109,35 @@ def head(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.figures()))
 
 
-def lines(experiment: Experiment, rows: Sequence[Row]) -> Iterator[str]:
+def _lines(
+    experiment: Experiment,
+    rows: Sequence[Row],
+    found: Sequence[Difference],
+    measures: Correlations,
+) -> Iterator[str]:
     """Yield the table, the differences and the correlations, in Markdown."""
     names = head(rows)
     yield f"| {experiment.file.name} | " + " | ".join(names) + " |"
     yield "|---" * (len(names) + 1) + "|"
     for row in rows:
-        found = row.figures()
-        cells = [_cell(found.get(name)) for name in names]
+        figures = row.figures()
+        cells = [_cell(figures.get(name)) for name in names]
         if row.failed:
             cells = [row.failed.replace("|", "/"), *cells[1:]]
         yield f"| {row.name} | " + " | ".join(cells) + " |"
-    yield from _difference_lines(_differences(rows))
-    target, found_ = correlations(experiment, rows)
-    if found_:
+    yield from _difference_lines(found)
+    target, correlated = measures
+    if correlated:
         yield ""
         yield f"| of the training dialogues | rank correlation with {target} | arms |"
         yield "|---|---|---|"
-        for name, rho, count in found_:
+        for name, rho, count in correlated:
             yield f"| {name} | {rho:+.2f} | {count} |"
         yield ""
         yield (
-            f"{len(found_)} characteristics over so few arms: some go along by chance alone. These "
-            "name what to look into, and prove nothing."
+            f"{len(correlated)} characteristics over so few arms: some go along by chance alone. "
+            "These name what to look into, and prove nothing."
         )
-
-
-def _differences(rows: Sequence[Row]) -> list[Difference]:
-    return list(differences([(row.arm, row.value, row.outcomes) for row in rows]))
 
 
 def _difference_lines(found: Sequence[Difference]) -> Iterator[str]:
@@ -163,9 +163,11 @@ def _cell(one: Mapping[str, float | None] | None, sign: str = "") -> str:
     return f"{shown}{bounds}"
 
 
-def correlations(
-    experiment: Experiment, rows: Sequence[Row]
-) -> tuple[str, list[tuple[str, float, int]]]:
+Correlations = tuple[str, list[tuple[str, float, int]]]
+"""With which figure, and each measure with its correlation and the number of arms."""
+
+
+def correlations(experiment: Experiment, rows: Sequence[Row]) -> Correlations:
     """Return which measures of the training dialogues go with a better agent.
 
     Spearman's (1904) rank correlation over the arms: with so few, whether it is linear cannot be
@@ -188,6 +190,8 @@ def correlations(
 
 
 def _correlated(known: Sequence[tuple[Row, float]]) -> list[tuple[str, float, int]]:
+    from scipy.stats import spearmanr
+
     measures = [_characteristics(row) for row, _ in known]
     found = []
     for name in dict.fromkeys(name for one in measures for name in one):
@@ -213,9 +217,17 @@ def _characteristics(row: Row) -> dict[str, float]:
 # -- files
 
 
-def write(experiment: Experiment, rows: Sequence[Row], place: Folder) -> None:
-    """Write the table as JSON and Markdown, and the plot; raises DuologueError for a full disk."""
-    target, found = correlations(experiment, rows)
+def write(experiment: Experiment, rows: Sequence[Row], place: Folder) -> str:
+    """Write the table as JSON and Markdown, and the plot.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        DuologueError: the disk is full.
+    """
+    found = list(differences([(row.arm, row.value, row.outcomes) for row in rows]))
+    target, correlated = measures = correlations(experiment, rows)
     content = {
         "experiment": without_secrets(experiment.file.model_dump(mode="json")),
         "rows": [
@@ -225,18 +237,20 @@ def write(experiment: Experiment, rows: Sequence[Row], place: Folder) -> None:
         ],
         "differences": [
             {"of": one.of, "against": one.against, "value": one.value, "figures": one.figures}
-            for one in _differences(rows)
+            for one in found
         ],
         "correlations": {
             "with": target,
-            "rows": [{"measure": n, "rho": rho, "arms": count} for n, rho, count in found],
+            "rows": [{"measure": n, "rho": rho, "arms": count} for n, rho, count in correlated],
         },
     }  # fmt: skip
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
     place.write_bytes(TABLE, f"{text}\n".encode())
-    place.write_bytes(TEXT, ("\n".join(lines(experiment, rows)) + "\n").encode())
+    table = "\n".join(_lines(experiment, rows, found, measures))
+    place.write_bytes(TEXT, f"{table}\n".encode())
     if plot := plotted(experiment, rows):
         place.write_bytes(PLOT, plot.png)
+    return table
 
 
 def plotted(experiment: Experiment, rows: Sequence[Row]) -> Plot | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from scipy.stats import binomtest
 
 from trainer.bootstrap import LEVEL
 from trainer.filters import Table
@@ -55,5 +54,7 @@ def _share(column: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any] | No
 
 def wilson(count: int, of: int) -> tuple[float, float]:
     """Return Wilson's interval of a share, for `of` of at least 1."""
+    from scipy.stats import binomtest
+
     interval = binomtest(count, of).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)

@@ -44,10 +44,10 @@ def learned(folder: Path) -> Path:
     encoder = ChatEncoder(tokenizer)
     chats = [
         [ChatMessage(m["role"], m["content"], m["train"]) for m in chat(number)]
-        for number in range(24)
+        for number in range(8)
     ]
     section = TrainSection(
-        method="qlora", window=256, batch=2, accumulate=1, max_steps=24, learning_rate=2e-3,
+        method="qlora", window=128, batch=1, accumulate=1, max_steps=12, learning_rate=4e-3,
         schedule="constant", warmup=0, checkpoint_steps=100,
     )  # fmt: skip
     place = resolve_model("smollm2-135m")

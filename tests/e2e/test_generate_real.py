@@ -24,7 +24,7 @@ pytestmark = [
 def settings(out: Path, *more: str) -> list[str]:
     """Return the demo's settings for two short dialogues."""
     lexical = "retrieval.embedding=lexical"
-    given = (f"run.out={out}", "run.dialogues=2", "policy.max_turns=5", lexical, *more)
+    given = (f"run.out={out}", "run.dialogues=2", "policy.max_turns=4", lexical, *more)
     return [f"--set={setting}" for setting in given]
 
 
@@ -37,7 +37,7 @@ def test_two_dialogues_and_the_exact_prompts_of_one(tmp_path: Path) -> None:
     )
     assert [dialogue.index for dialogue in dialogues] == [0, 1]
     turns = [turn for dialogue in dialogues for turn in dialogue.turns]
-    assert all(1 < len(dialogue.turns) <= 5 for dialogue in dialogues)
+    assert all(1 < len(dialogue.turns) <= 4 for dialogue in dialogues)
     assert all(turn.text.strip() and turn.seed for turn in turns)
     assert all(turn.prompt_tokens and turn.completion_tokens for turn in turns)
     assert any(turn.source == "model" for turn in turns)

@@ -16,7 +16,7 @@ import pytest
 from tests.ray.command import LONG, ROOT, SECONDS
 
 pytest.importorskip("vllm")
-pytestmark = pytest.mark.slow
+pytestmark = [LONG, pytest.mark.slow]  # tests/unit/test_guard.py does it without vLLM
 
 HERE = """
 import asyncio, signal
@@ -99,7 +99,6 @@ def _all_gone(processes: list[psutil.Process]) -> None:
     assert not [(one.pid, one.cmdline()) for one in alive]
 
 
-@LONG
 def test_an_engine_ends_with_its_command(temporary: Path) -> None:
     holder = Holder(temporary, HERE)
     try:

@@ -34,6 +34,9 @@ kv_cache_gb = 0.5
 user = "people"
 agent = "people"
 
+[retrieval]
+embedding = "lexical"
+
 [curate]
 test = 0.25
 
@@ -41,8 +44,9 @@ test = 0.25
 model = "smollm2-135m"
 method = "lora"
 rank = 8
-window = 1024
+window = 640
 max_steps = 2
+batch = 1
 accumulate = 1
 
 [evaluate]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,35 @@ def duologue(*arguments: str) -> tuple[int, str]:
     """Run a command to its end; returns its exit code and what it said on standard error."""
     command = Command(tuple(arguments))
     return command.end(), command.said
+
+
+@contextlib.contextmanager
+def one_ray() -> Iterator[None]:
+    """Open a Ray of this process for `inside`; SIGTERM means afterwards what it meant before."""
+    from cluster.crew import ray_session
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with ray_session(None):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def inside(*arguments: str) -> tuple[int, str]:
+    """Run a command in this process: beside `duologue`, without a start of Python and of Ray.
+
+    For what does not depend on whose process it is: a start takes longer than a small run.
+    """
+    from cluster.cli import main
+
+    said, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        try:
+            main(arguments)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return code, said.getvalue()
 
 
 def rows(folder: Path) -> dict[int, dict[str, Any]]:

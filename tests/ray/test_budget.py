@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from cluster.usage import read_sessions
 from specs.parts import Folder
-from tests.ray.command import SECONDS, Command, duologue, rows, run_file
+from tests.ray.command import SECONDS, Command, inside, one_ray, rows, run_file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    with one_ray():
+        yield
 
 
 def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     path = str(run_file(tmp_path, dialogues=12, latency=0.05))
     round_ = Folder.of(tmp_path / "out" / "tea" / "round-0")
 
-    code, said = duologue("generate", path, "--set", "budget.dialogues=5")
+    code, said = inside("generate", path, "--set", "budget.dialogues=5")
     assert code == 0, said
     first = rows(tmp_path)
     assert set(first) == set(range(5))  # exactly, and the lowest
@@ -26,14 +35,14 @@ def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
 
     # Tokens count over all starts: it is used up before anything is started.
     used = session.tokens
-    code, said = duologue("generate", path, "--set", f"budget.tokens={used}")
+    code, said = inside("generate", path, "--set", f"budget.tokens={used}")
     assert code == 0, said
     assert "starting engine" not in said
     assert rows(tmp_path) == first
 
     # A larger one is used up on the way, and what was begun stays in the log.
     slow = "engines.ref.faults.latency_s=[0.5, 0.5]"
-    code, said = duologue("generate", path, "--set", f"budget.tokens={used + 1}", "--set", slow)
+    code, said = inside("generate", path, "--set", f"budget.tokens={used + 1}", "--set", slow)
     assert code == 0, said
     assert f"budget.tokens = {used + 1:,} is used up" in said
     assert "what is finished is being written" in said
@@ -41,7 +50,7 @@ def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     again = rows(tmp_path)
     assert {index: again[index] for index in first} == first
 
-    code, said = duologue("generate", path)
+    code, said = inside("generate", path)
     assert code == 0, said
     whole = rows(tmp_path)
     assert set(whole) == set(range(12))

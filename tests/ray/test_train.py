@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +41,13 @@ method = "lora"
 window = 512
 batch = 2
 accumulate = 2
-epochs = 8
-checkpoint_steps = 10
+epochs = 4
+checkpoint_steps = 4
 dropout = 0.2
 workers = 2
 """
-KILLED_AT = 14
-"""The step at which somebody dies: behind the first checkpoint, before the second."""
+WORKER_KILLED_AT, COMMAND_KILLED_AT = 6, 10
+"""The steps at which somebody dies: each between two checkpoints."""
 
 
 @pytest.fixture(scope="module")
@@ -85,20 +83,12 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def at_step(folder: Path, step: int, act: Callable[[], None]) -> threading.Thread:
-    """Do something once the log tells of a step."""
-
-    def wait() -> None:
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            if max(losses(folder), default=0) >= step:
-                act()
-                return
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
+def wait_for_step(folder: Path, step: int) -> None:
+    """Return once the log tells of a step."""
+    ends = time.monotonic() + SECONDS
+    while max(losses(folder), default=0) < step:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
 
 
 def kill_worker() -> None:
@@ -133,31 +123,21 @@ def test_two_workers_leave_an_adapter_that_peft_loads(undisturbed: Path, model: 
     assert not (folder.parent / "training" / "checkpoints").exists()
 
 
-def test_a_killed_worker_goes_on_from_the_last_checkpoint(
-    undisturbed: Path, model: Path, tmp_path: Path
-) -> None:
-    run = load(run_file(tmp_path, model))
-    killer = at_step(tmp_path, KILLED_AT, kill_worker)
-    said: list[str] = []
-    trained = train(run, False, said.append)
-    killer.join(1)
-    assert trained.manifest["figures"]["resumed_from_step"] >= 10
-    assert losses(tmp_path) == losses(undisturbed)
-    assert same_weights(tmp_path, undisturbed)
-
-
-def test_a_killed_command_goes_on_when_it_is_given_again(
+def test_what_a_killed_worker_and_a_killed_command_began_is_gone_on_with(
     undisturbed: Path, model: Path, tmp_path: Path
 ) -> None:
     path = str(run_file(tmp_path, model))
     command = Command(("train", path))
-    at_step(tmp_path, KILLED_AT, command.process.kill).join(300)
+    wait_for_step(tmp_path, WORKER_KILLED_AT)
+    kill_worker()
+    wait_for_step(tmp_path, COMMAND_KILLED_AT)  # no worker comes so far without the other
+    command.process.kill()
     assert command.end() == -signal.SIGKILL
     assert not (tmp_path / "out" / "tea" / "round-0" / "adapter").exists()
     code, said = duologue("train", path)
     assert code == 0, said
     assert "going on from the last checkpoint" in said
-    assert manifest(tmp_path)["figures"]["resumed_from_step"] >= 10
+    assert manifest(tmp_path)["figures"]["resumed_from_step"] >= 8
     assert losses(tmp_path) == losses(undisturbed)
     assert same_weights(tmp_path, undisturbed)
 
