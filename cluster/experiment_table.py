@@ -28,6 +28,9 @@ TABLE, TEXT, PLOT = "table.json", "table.md", "plot.png"
 LEAST = 5
 """Arms below which no correlation is told: two of the 24 orders of four arms are perfect ones."""
 
+Correlations = tuple[str, list[tuple[str, float, int]]]
+"""With which figure, and each measure with its correlation and the number of arms."""
+
 
 @dataclass(slots=True)
 class Row:
@@ -113,7 +116,7 @@ def _lines(
     experiment: Experiment,
     rows: Sequence[Row],
     found: Sequence[Difference],
-    measures: Correlations,
+    measured: Correlations,
 ) -> Iterator[str]:
     """Yield the table, the differences and the correlations, in Markdown."""
     names = head(rows)
@@ -126,7 +129,7 @@ def _lines(
             cells = [row.failed.replace("|", "/"), *cells[1:]]
         yield f"| {row.name} | " + " | ".join(cells) + " |"
     yield from _difference_lines(found)
-    target, correlated = measures
+    target, correlated = measured
     if correlated:
         yield ""
         yield f"| of the training dialogues | rank correlation with {target} | arms |"
@@ -161,10 +164,6 @@ def _cell(one: Mapping[str, float | None] | None, sign: str = "") -> str:
     low, high = one.get("low"), one.get("high")
     bounds = "" if low is None or high is None else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
     return f"{shown}{bounds}"
-
-
-Correlations = tuple[str, list[tuple[str, float, int]]]
-"""With which figure, and each measure with its correlation and the number of arms."""
 
 
 def correlations(experiment: Experiment, rows: Sequence[Row]) -> Correlations:
@@ -227,7 +226,7 @@ def write(experiment: Experiment, rows: Sequence[Row], place: Folder) -> str:
         DuologueError: the disk is full.
     """
     found = list(differences([(row.arm, row.value, row.outcomes) for row in rows]))
-    target, correlated = measures = correlations(experiment, rows)
+    target, correlated = measured = correlations(experiment, rows)
     content = {
         "experiment": without_secrets(experiment.file.model_dump(mode="json")),
         "rows": [
@@ -246,7 +245,7 @@ def write(experiment: Experiment, rows: Sequence[Row], place: Folder) -> str:
     }  # fmt: skip
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
     place.write_bytes(TABLE, f"{text}\n".encode())
-    table = "\n".join(_lines(experiment, rows, found, measures))
+    table = "\n".join(_lines(experiment, rows, found, measured))
     place.write_bytes(TEXT, f"{table}\n".encode())
     if plot := plotted(experiment, rows):
         place.write_bytes(PLOT, plot.png)

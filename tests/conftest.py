@@ -1,6 +1,7 @@
 """What holds for all tests: no example of hypothesis is judged by the clock; the clusters run one
 after the other on one of `make test`'s two workers, the models on the other, so that no three of
-them want the machine at once: what is left of the time has the unit tests."""
+them want the machine at once: what is left of the time has the unit tests. What these start may
+take its time (`HANG_S`)."""
 
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.ray.command import SECONDS
+from tests.ray.command import HANG_S
 
 settings.register_profile("without-a-clock", deadline=None)
 settings.load_profile("without-a-clock")
@@ -31,4 +32,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if folder in item.path.parents:
                 item.add_marker(pytest.mark.xdist_group(folder.name))
                 if item.get_closest_marker("timeout") is None:
-                    item.add_marker(pytest.mark.timeout(2 * SECONDS))  # a command says it first
+                    item.add_marker(pytest.mark.timeout(2 * HANG_S))

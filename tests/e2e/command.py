@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
-from tests.ray.command import ROOT, SECONDS, environment
+from tests.ray.command import HANG_S, ROOT, environment
 
 
-def duologue(*arguments: str, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+def duologue(*arguments: str, seconds: float = HANG_S) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, on a Ray of its own and without asking a hub."""
     return subprocess.run(
         [sys.executable, "-m", "cluster.cli", *arguments],

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ray.command import LONG, ROOT, SECONDS
+from tests.ray.command import HANG_S, LONG, ROOT
 
 pytest.importorskip("vllm")
-pytestmark = [LONG, pytest.mark.slow]  # tests/unit/test_guard.py does it without vLLM
+pytestmark = pytest.mark.slow
 
 HERE = """
 import asyncio, signal
@@ -95,10 +95,11 @@ def temporary() -> Iterator[Path]:
 
 
 def _all_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=SECONDS)
+    _, alive = psutil.wait_procs(processes, timeout=HANG_S)
     assert not [(one.pid, one.cmdline()) for one in alive]
 
 
+@LONG
 def test_an_engine_ends_with_its_command(temporary: Path) -> None:
     holder = Holder(temporary, HERE)
     try:

@@ -34,9 +34,6 @@ kv_cache_gb = 0.5
 user = "people"
 agent = "people"
 
-[retrieval]
-embedding = "lexical"
-
 [curate]
 test = 0.25
 
@@ -46,7 +43,6 @@ method = "lora"
 rank = 8
 window = 640
 max_steps = 2
-batch = 1
 accumulate = 1
 
 [evaluate]

@@ -1,4 +1,4 @@
-"""The command line in a process of its own, and the run files that these tests give it."""
+"""The command line, in a process of its own or in this one, and run files for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from specs.records import dialogue_schema
 from tests.unit.tiny_domain import write
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 1200
-"""After this a command, or what is waited for, hangs: its test fails, and its processes are ended.
+HANG_S = 900
+"""After this a command, or what is waited for, hangs, and its test fails.
 
 Far above what anything here takes, for a busy machine without AVX-512 takes many times what a quick
 one does, and how long something takes is not what these tests ask."""
@@ -101,11 +102,19 @@ class Command:
                 return True
         return False
 
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return once it holds, while the command runs."""
+        ends = time.monotonic() + HANG_S
+        while not holds():
+            assert self.process.poll() is None, self.end() and self.said
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+
     def interrupt(self) -> None:
         """Do what Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signal.SIGINT)
 
-    def end(self, seconds: float = SECONDS) -> int:
+    def end(self, seconds: float = HANG_S) -> int:
         """Return the exit code."""
         try:
             _, said = self.process.communicate(timeout=seconds)
@@ -124,21 +133,25 @@ def duologue(*arguments: str) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def one_ray() -> Iterator[None]:
-    """Open a Ray of this process for `inside`; SIGTERM means afterwards what it meant before."""
+    """Open a Ray for `in_process`; what both change in this process is put back afterwards."""
     from cluster.crew import ray_session
 
-    before = signal.getsignal(signal.SIGTERM)
+    before, variables = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    os.environ.pop("RAY_ADDRESS", None)
     try:
         with ray_session(None):
             yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        os.environ.clear()
+        os.environ.update(variables)
 
 
-def inside(*arguments: str) -> tuple[int, str]:
-    """Run a command in this process: beside `duologue`, without a start of Python and of Ray.
+def in_process(*arguments: str) -> tuple[int, str]:
+    """Run a command in this process, and within `one_ray` on that: a start of both takes longer.
 
-    For what does not depend on whose process it is: a start takes longer than a small run.
+    For what does not depend on whose process it is. What Ray's own processes print is not in what
+    is returned, as it is in `duologue`'s.
     """
     from cluster.cli import main
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.ray.command import SECONDS, environment
+from tests.ray.command import HANG_S, environment
 
 BIN = Path(sys.executable).parent
 OTHER_PORTS = (
@@ -85,7 +85,7 @@ def head(
     folder = Path(f"/tmp/duologue-{os.getpid()}-{next(_number)}")
     dashboard, free = free_ports(2)
     port = port or free
-    patient = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{SECONDS}"}
+    patient = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{HANG_S}"}
     with log.open("w") as said:
         process = subprocess.Popen(
             [
@@ -111,7 +111,7 @@ def head(
 
 def started(log: Path, process: subprocess.Popen[bytes]) -> bool:
     """Wait until a head says that it is there; False when it has ended, or is very late."""
-    ends = time.monotonic() + SECONDS
+    ends = time.monotonic() + HANG_S
     while time.monotonic() < ends and process.poll() is None:
         if "Ray runtime started" in log.read_text():
             return True
@@ -121,7 +121,7 @@ def started(log: Path, process: subprocess.Popen[bytes]) -> bool:
 
 def answers(jobs: str) -> bool:
     """Wait until a job server answers; False when it is very late."""
-    ends = time.monotonic() + SECONDS
+    ends = time.monotonic() + HANG_S
     while time.monotonic() < ends:
         try:
             with urllib.request.urlopen(f"{jobs}/api/jobs/", timeout=5):

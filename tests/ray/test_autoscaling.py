@@ -23,7 +23,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 )
 from ray.autoscaler._private.util import prepare_config
 
-from tests.ray.command import ROOT, SECONDS, Command, rows
+from tests.ray.command import HANG_S, ROOT, Command, rows
 from tests.ray.head import Head, free_ports, head
 
 SMALL = {"object_store_memory": 80 * 1024 * 1024}
@@ -92,7 +92,7 @@ def workers() -> Counter[str]:
 
 def until(holds: Callable[[], bool]) -> float:
     """Return when it holds, and fail where that takes too long."""
-    ends = time.monotonic() + SECONDS
+    ends = time.monotonic() + HANG_S
     while not holds():
         assert time.monotonic() < ends, workers()
         time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from cluster.usage import read_sessions
 from specs.parts import Folder
-from tests.ray.command import SECONDS, Command, inside, one_ray, rows, run_file
+from tests.ray.command import Command, in_process, one_ray, rows, run_file
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,7 +22,7 @@ def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     path = str(run_file(tmp_path, dialogues=12, latency=0.05))
     round_ = Folder.of(tmp_path / "out" / "tea" / "round-0")
 
-    code, said = inside("generate", path, "--set", "budget.dialogues=5")
+    code, said = in_process("generate", path, "--set", "budget.dialogues=5")
     assert code == 0, said
     first = rows(tmp_path)
     assert set(first) == set(range(5))  # exactly, and the lowest
@@ -35,14 +34,14 @@ def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
 
     # Tokens count over all starts: it is used up before anything is started.
     used = session.tokens
-    code, said = inside("generate", path, "--set", f"budget.tokens={used}")
+    code, said = in_process("generate", path, "--set", f"budget.tokens={used}")
     assert code == 0, said
     assert "starting engine" not in said
     assert rows(tmp_path) == first
 
     # A larger one is used up on the way, and what was begun stays in the log.
     slow = "engines.ref.faults.latency_s=[0.5, 0.5]"
-    code, said = inside("generate", path, "--set", f"budget.tokens={used + 1}", "--set", slow)
+    code, said = in_process("generate", path, "--set", f"budget.tokens={used + 1}", "--set", slow)
     assert code == 0, said
     assert f"budget.tokens = {used + 1:,} is used up" in said
     assert "what is finished is being written" in said
@@ -50,7 +49,7 @@ def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     again = rows(tmp_path)
     assert {index: again[index] for index in first} == first
 
-    code, said = inside("generate", path)
+    code, said = in_process("generate", path)
     assert code == 0, said
     whole = rows(tmp_path)
     assert set(whole) == set(range(12))
@@ -65,9 +64,9 @@ def test_what_a_killed_start_used_is_known_to_the_next(tmp_path: Path) -> None:
     path = str(run_file(tmp_path, dialogues=400, latency=0.25))
     command = Command(("generate", path))
     assert command.says("playing"), command.said
-    round_, ends = Folder.of(tmp_path / "out" / "tea" / "round-0"), time.monotonic() + SECONDS
-    while not any(one.playing_s for one in read_sessions(round_)) and time.monotonic() < ends:
-        time.sleep(0.2)  # it was noted while the engines came up, too
+    round_ = Folder.of(tmp_path / "out" / "tea" / "round-0")
+    # It was noted while the engines came up, too.
+    command.wait_until(lambda: any(one.playing_s for one in read_sessions(round_)))
     command.process.kill()
     command.process.wait()
     [session] = read_sessions(round_)

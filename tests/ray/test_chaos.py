@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.ray.chaos import Chaos, Schedule
-from tests.ray.command import SECONDS
 
 
 @pytest.mark.slow
@@ -20,7 +19,6 @@ def test_nothing_is_lost_whatever_dies(tmp_path: Path) -> None:
         raylet_s=15.0,
         logged=4,
         drivers=1,
-        deadline_s=SECONDS,
     )
     outcome = Chaos(tmp_path, schedule).run()
     assert not outcome.wrong, f"{outcome}\n{outcome.said}"

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.ray import machine
-from tests.ray.command import LONG, ROOT, SECONDS, rows
+from tests.ray.command import HANG_S, LONG, ROOT, rows
 from tests.ray.head import BIN, answers, free_ports, other_ports, ray_environment
 
 pytestmark = LONG
@@ -67,7 +67,7 @@ def test_the_file_sets_a_machine_up_and_starts_a_head_that_takes_jobs(
             env=laptop,
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=HANG_S,
         )
         said = done.stdout + done.stderr
         assert done.returncode == 0, f"{said}\n{(place / 'called').read_text()}"

@@ -1,4 +1,4 @@
-"""`duologue generate` in a process of its own, on a local cluster, with the reference engine."""
+"""`duologue generate` on a local cluster, with the reference engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from cluster.cli import main
 from specs.parts import Folder, part_names, write_part
 from specs.records import dialogue_schema
-from tests.ray.command import Command, duologue, inside, one_ray, rows, run_file
+from tests.ray.command import Command, duologue, in_process, one_ray, rows, run_file
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,13 +38,13 @@ def test_a_run_its_resumption_its_extension_and_its_refusal(tmp_path: Path) -> N
     turns = sum(len(row["turns"]) for row in first.values())
     assert counted == [(6, turns, True, True)]
 
-    code, said = inside("generate", path)
+    code, said = in_process("generate", path)
     assert code == 0
     assert "6 of 6 dialogues are there already" in said
     assert "playing" not in said
     assert rows(tmp_path) == first
 
-    code, said = inside("generate", path, "--set", "run.dialogues=10")
+    code, said = in_process("generate", path, "--set", "run.dialogues=10")
     assert code == 0
     assert "resuming with run.dialogues was 6 and is now 10" in said
     assert "4 dialogues in" in said
@@ -52,7 +52,7 @@ def test_a_run_its_resumption_its_extension_and_its_refusal(tmp_path: Path) -> N
     assert set(more) == set(range(10))
     assert {index: more[index] for index in first} == first
 
-    code, said = inside("generate", path, "--set", "engines.ref.profile.history=3")
+    code, said = in_process("generate", path, "--set", "engines.ref.profile.history=3")
     assert code == 2
     assert "engines.ref.profile.history was 12 and is now 3" in said
     assert "--fresh" in said
@@ -61,27 +61,27 @@ def test_a_run_its_resumption_its_extension_and_its_refusal(tmp_path: Path) -> N
 
 
 def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
-    path = str(run_file(tmp_path, dialogues=16, latency=0.1))
+    path = str(run_file(tmp_path, dialogues=60, latency=0.1))
     command = Command(("generate", path))
-    assert command.says(r"dialogues [1-9]\d*/16"), command.said
+    assert command.says(r"dialogues [1-9]\d*/60"), command.said
     command.interrupt()
     assert command.end() == 130, command.said
     assert "interrupted; what is durable stays" in command.said
     assert "Traceback" not in command.said
     first = rows(tmp_path)
-    assert 0 < len(first) < 16
+    assert 0 < len(first) < 60
     # The rest at full speed: how fast an engine is may change between two runs.
-    code, said = inside("generate", path, "--set", "engines.ref.faults.latency_s=[0.0, 0.0]")
+    code, said = in_process("generate", path, "--set", "engines.ref.faults.latency_s=[0.0, 0.0]")
     assert code == 0, said
-    assert f"{16 - len(first)} dialogues in" in said
+    assert f"{60 - len(first)} dialogues in" in said
     whole = rows(tmp_path)
-    assert set(whole) == set(range(16))
+    assert set(whole) == set(range(60))
     assert {index: whole[index] for index in first} == first
 
 
 def test_failed_dialogues_are_played_again_and_what_is_gone_is_told(tmp_path: Path) -> None:
     path = str(run_file(tmp_path, dialogues=6))
-    assert inside("generate", path)[0] == 0
+    assert in_process("generate", path)[0] == 0
     first = rows(tmp_path)
     parts = Folder.of(tmp_path / "out" / "tea" / "round-0" / "dialogues")
     for name in part_names(parts):  # 0, 2, 4 and 1, 3, 5
@@ -96,7 +96,7 @@ def test_failed_dialogues_are_played_again_and_what_is_gone_is_told(tmp_path: Pa
         else:
             write_part(parts, name, table)
 
-    code, said = inside("generate", path, "--retry-failed")
+    code, said = in_process("generate", path, "--retry-failed")
     assert code == 0, said
     assert "3 dialogues that were there on" in said
     assert "2 dialogues that failed are played again (2 error)" in said
@@ -107,7 +107,7 @@ def test_failed_dialogues_are_played_again_and_what_is_gone_is_told(tmp_path: Pa
     assert {index: row["attempt"] for index, row in again.items()} == {
         index: 2 if index in (2, 4) else 1 for index in range(6)
     }
-    assert inside("generate", path, "--retry-failed", "--fresh")[0] == 2
+    assert in_process("generate", path, "--retry-failed", "--fresh")[0] == 2
 
 
 def test_an_engine_that_nobody_answers_for_ends_the_run_before_the_first_dialogue(
@@ -118,7 +118,7 @@ def test_an_engine_that_nobody_answers_for_ends_the_run_before_the_first_dialogu
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         settings = ("engines.ref.kind=openai", f"engines.ref.url={url}")
-        code, said = inside("generate", path, *(f"--set={setting}" for setting in settings))
+        code, said = duologue("generate", path, *(f"--set={setting}" for setting in settings))
     assert code == 1
     assert f"error: no server answers at {url}" in said
     assert "playing" not in said

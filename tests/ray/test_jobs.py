@@ -16,7 +16,7 @@ import pytest
 
 from cluster.address import check_address
 from specs.errors import InputError
-from tests.ray.command import ROOT, SECONDS, rows, run_file
+from tests.ray.command import HANG_S, ROOT, rows, run_file
 from tests.ray.head import BIN, Head, free_ports, head, ray_environment
 from tests.unit.tiny_domain import write
 
@@ -45,7 +45,7 @@ def submit(
         *(f"--set={setting}" for setting in settings),
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=cwd, env=ray_environment(more), capture_output=True, text=True, timeout=SECONDS
+        command, cwd=cwd, env=ray_environment(more), capture_output=True, text=True, timeout=HANG_S
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -79,7 +79,7 @@ def wheel(folder: Path) -> Path:
         capture_output=True,
         text=True,
         check=True,
-        timeout=SECONDS,
+        timeout=HANG_S,
     )
     (built,) = folder.glob("duologue-*.whl")
     assert built.name in done.stdout + done.stderr
@@ -124,13 +124,13 @@ def test_a_job_that_is_stopped_leaves_what_is_durable_and_is_gone_on_with(
         "python", "-m", "cluster.cli", "generate", "specs/runs/demo.toml",
         *(f"--set={setting}" for setting in (*settings, slow)),
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, env=ray_environment(), check=True, timeout=SECONDS)
-    ends = time.monotonic() + SECONDS
+    subprocess.run(command, cwd=ROOT, env=ray_environment(), check=True, timeout=HANG_S)
+    ends = time.monotonic() + HANG_S
     while not (log.is_dir() and list(log.glob("log-*"))):  # it has begun to play
         assert time.monotonic() < ends
         time.sleep(0.2)
     stop = [RAY, "job", "stop", "--address", jobs, "stopped"]
-    stopped = subprocess.run(stop, env=ray_environment(), capture_output=True, timeout=SECONDS)
+    stopped = subprocess.run(stop, env=ray_environment(), capture_output=True, timeout=HANG_S)
     assert b"was stopped" in stopped.stdout + stopped.stderr
     first = rows(tmp_path)
     assert len(first) < 6
@@ -195,7 +195,7 @@ def joined(
         env=ray_environment(more),
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=HANG_S,
     )
     return done.returncode, done.stderr, time.monotonic() - began
 

@@ -13,7 +13,7 @@ from cluster.run_folder import MANIFEST, RunFolder
 from specs.errors import InputError
 from specs.parts import read_rows
 from specs.records import dialogue_schema
-from tests.ray.command import Command, inside, one_ray, run_file
+from tests.ray.command import Command, in_process, one_ray, run_file
 from tests.ray.object_store import Store
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATHEKEYITSELF", "AWS_SECRET_ACCESS_KEY": "the-secret-itself"}
@@ -48,14 +48,16 @@ def test_a_run_in_a_bucket_outlives_an_outage_and_its_driver(tmp_path: Path, sto
     os.kill(command.process.pid, signal.SIGKILL)
     command.process.wait(60)
     with one_ray():
-        code, said = inside("generate", path, "--set", "engines.ref.faults.latency_s=[0.0, 0.0]")
+        code, said = in_process(
+            "generate", path, "--set", "engines.ref.faults.latency_s=[0.0, 0.0]"
+        )
     assert code == 0, said
     assert "of 60 dialogues are there already" in said
     found = [row["index"] for row in read_rows(folder.dialogues(), dialogue_schema(), ["index"])]
     assert sorted(found) == list(range(60))
     assert folder.log().names() == []
 
-    code, said = inside("curate", path, "--set=curate.test=0", "--set=curate.validation=0")
+    code, said = in_process("curate", path, "--set=curate.test=0", "--set=curate.validation=0")
     assert code == 0, said
     assert "train.parquet" in folder.round().child("curated").names()
     written = folder.folder.read_bytes(MANIFEST).decode()

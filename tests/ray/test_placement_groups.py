@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from actors.turn_log import read_log
 from specs.domain import SIDES
+from specs.parts import Folder
 from tests.ray.chaos import raylets
-from tests.ray.command import SECONDS, Command, duologue, rows, run_file
+from tests.ray.command import Command, duologue, rows, run_file
 
 ENGINES = """
 [engines.user]
@@ -60,17 +61,22 @@ def replicas(folder: Path) -> set[str]:
 def test_each_replica_has_its_group_and_a_late_one_is_used(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    path, settings = two_engines(tmp_path, cluster.address, 120)
+    path, settings = two_engines(tmp_path, cluster.address, 2000)  # more than anybody waits for
+    log = Folder.of(tmp_path / "out" / "tea" / "round-0" / "log")
     command = Command(("generate", path, *settings, "--set=engines.agent.replicas=[1, 2]"))
     assert command.says("^playing"), command.said
     assert {"user-0": "CREATED", "agent-0": "CREATED"}.items() <= groups().items()
     cluster.add_node(num_cpus=1, num_gpus=1, resources={"agent_engine": 1})
-    ends = time.monotonic() + SECONDS
-    while groups().get("agent-1") != "CREATED" and command.process.poll() is None:
-        assert time.monotonic() < ends
-        time.sleep(0.2)
-    assert command.end() == 0, command.said
-    assert set(rows(tmp_path)) == set(range(120))
+    command.wait_until(lambda: groups().get("agent-1") == "CREATED")
+    command.wait_until(
+        lambda: any(
+            turn.replica == "agent-1"
+            for ended in read_log(log).finished.values()
+            for turn in ended.dialogue.turns
+        )
+    )
+    command.interrupt()
+    assert command.end() == 130, command.said
     assert replicas(tmp_path) == {"user-0", "agent-0", "agent-1"}
     assert set(groups().values()) == {"REMOVED"}
 
@@ -79,13 +85,11 @@ def test_what_does_not_fit_is_said_at_once_and_nothing_is_started(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     path, settings = two_engines(tmp_path, cluster.address, 4)
-    began = time.monotonic()
     code, said = duologue("generate", path, *settings, "--set=engines.agent.replicas=2")
     assert code == 2
     assert "only 1 of 2 of agent find room" in said
     assert "by node 1, 1, 0 GPUs" in said
     assert "starting engine" not in said
-    assert time.monotonic() - began < 60
     code, said = duologue("plan", path, *settings, "--set=engines.user.gpus=4")
     assert code == 2
     assert "one replica asks for 4 GPUs, and no node has more than 1" in said

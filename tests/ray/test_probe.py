@@ -15,7 +15,7 @@ from cluster.probe import PACKAGES, check_nodes
 from specs.errors import InputError
 from specs.parts import Folder
 from tests.ray.chaos import NODE, raylets
-from tests.ray.command import ROOT, SECONDS, environment, run_file
+from tests.ray.command import HANG_S, ROOT, environment, run_file
 
 
 def test_a_folder_that_not_every_node_sees_is_refused(
@@ -57,7 +57,7 @@ def test_a_node_whose_code_is_another_is_refused_though_it_cannot_even_be_import
             env=environment({"PYTHONPATH": str(ROOT)}),
             capture_output=True,
             text=True,
-            timeout=SECONDS,
+            timeout=HANG_S,
         )
     assert done.returncode == 2, done.stderr
     assert "cluster: error: nodes differ: " in done.stderr

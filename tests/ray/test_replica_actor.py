@@ -15,7 +15,7 @@ from actors.engines.replica_actor import ReplicaActor
 from specs.engine import Answer, Request, Sampling
 from specs.engine_section import EngineSection, ReferenceFaults
 from specs.errors import EngineError
-from tests.ray.command import SECONDS
+from tests.ray.command import HANG_S
 
 LIMITS = ClientLimits(backoff_s=(0.05, 0.5), poll_s=2.0)
 SLOW = ReferenceFaults(latency_s=(0.2, 0.6))
@@ -44,7 +44,7 @@ def request(name: str, seed: int) -> Request:
 
 async def ask_many(client: EngineClient, prefix: str, count: int) -> list[Answer]:
     asked = (client.ask(request(f"{prefix}{i}", i), i) for i in range(count))
-    return await asyncio.wait_for(asyncio.gather(*asked), SECONDS)
+    return await asyncio.wait_for(asyncio.gather(*asked), HANG_S)
 
 
 def client_of(*handles: Any) -> EngineClient:
@@ -92,10 +92,10 @@ async def test_a_hang_ends_the_process() -> None:
     before = await handle.pid.remote()
     await replica.submit("c", [request("q", 0)])
     with pytest.raises(EngineError, match=r"process has ended|cannot be reached|loading"):
-        await asyncio.wait_for(replica.poll("c", 0, 60.0), SECONDS)
+        await asyncio.wait_for(replica.poll("c", 0, 60.0), HANG_S)
     client = client_of(handle)  # which waits until Ray has started it again
     hanging = replace(request("p", 0), deadline_s=0.05)
-    answer = await asyncio.wait_for(client.ask(hanging, 0), SECONDS)
+    answer = await asyncio.wait_for(client.ask(hanging, 0), HANG_S)
     assert answer.failure is not None
     assert answer.failure.kind == "deadline"
     assert await handle.pid.remote() != before
@@ -113,5 +113,5 @@ async def test_errors_keep_their_type_and_words_across_processes() -> None:
         assert caught.value.permanent
     client = client_of(broken)
     with pytest.raises(EngineError, match="there is no model"):
-        await asyncio.wait_for(client.ask(request("q", 0), 0), SECONDS)
+        await asyncio.wait_for(client.ask(request("q", 0), 0), HANG_S)
     await client.close()

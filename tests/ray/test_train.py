@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from cluster.train import train
 from specs.errors import DuologueError, InputError
 from specs.parts import Folder
 from specs.run_file import load
-from tests.ray.command import SECONDS, Command, duologue
+from tests.ray.command import Command, duologue
 from tests.unit.tiny_model import write_chats, write_model, write_run
-from trainer.loop import Fitted
+from trainer.loop import Fitted, Row
 from trainer.training import Job, read_log
 
 pytestmark = pytest.mark.slow
@@ -41,13 +41,13 @@ method = "lora"
 window = 512
 batch = 2
 accumulate = 2
-epochs = 4
+epochs = 6
 checkpoint_steps = 4
 dropout = 0.2
 workers = 2
 """
 WORKER_KILLED_AT, COMMAND_KILLED_AT = 6, 10
-"""The steps at which somebody dies: each between two checkpoints."""
+"""The steps behind which somebody dies: behind another checkpoint each, and before the last."""
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,12 @@ def run_file(folder: Path, model: Path) -> Path:
     return path
 
 
+def log(folder: Path) -> list[Row]:
+    return read_log(Folder.of(folder / "out" / "tea" / "round-0" / "training"))
+
+
 def losses(folder: Path) -> dict[int, tuple[float, float | None]]:
-    rows = read_log(Folder.of(folder / "out" / "tea" / "round-0" / "training"))
-    return {row["step"]: (row["loss"], row.get("eval_loss")) for row in rows}
+    return {row["step"]: (row["loss"], row.get("eval_loss")) for row in log(folder)}
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -83,22 +86,13 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def wait_for_step(folder: Path, step: int) -> None:
-    """Return once the log tells of a step."""
-    ends = time.monotonic() + SECONDS
-    while max(losses(folder), default=0) < step:
-        assert time.monotonic() < ends
-        time.sleep(0.02)
-
-
-def kill_worker() -> None:
-    workers = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline())
-    ]
-    assert len(workers) == 2
-    workers[-1].send_signal(signal.SIGKILL)
+def workers(command: Command) -> set[psutil.Process]:
+    found = set()
+    for process in psutil.Process(command.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.add(process)
+    return found
 
 
 def test_two_workers_leave_an_adapter_that_peft_loads(undisturbed: Path, model: Path) -> None:
@@ -128,10 +122,17 @@ def test_what_a_killed_worker_and_a_killed_command_began_is_gone_on_with(
 ) -> None:
     path = str(run_file(tmp_path, model))
     command = Command(("train", path))
-    wait_for_step(tmp_path, WORKER_KILLED_AT)
-    kill_worker()
-    wait_for_step(tmp_path, COMMAND_KILLED_AT)  # no worker comes so far without the other
-    command.process.kill()
+    try:
+        command.wait_until(lambda: max(losses(tmp_path), default=0) >= WORKER_KILLED_AT)
+        begun = log(tmp_path)[:3]
+        first = workers(command)
+        assert len(first) == 2
+        next(iter(first)).kill()
+        command.wait_until(lambda: len(workers(command) - first) == 2)
+        command.wait_until(lambda: max(losses(tmp_path)) >= COMMAND_KILLED_AT)
+    finally:
+        command.process.kill()
+    assert log(tmp_path)[:3] == begun  # its seconds are those of the first time
     assert command.end() == -signal.SIGKILL
     assert not (tmp_path / "out" / "tea" / "round-0" / "adapter").exists()
     code, said = duologue("train", path)
