@@ -106,7 +106,9 @@ class Command:
         """Return once it holds, while the command runs."""
         ends = time.monotonic() + HANG_S
         while not holds():
-            assert self.process.poll() is None, self.end() and self.said
+            if self.process.poll() is not None:
+                self.end()
+                raise AssertionError(self.said)
             assert time.monotonic() < ends
             time.sleep(0.05)
 

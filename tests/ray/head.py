@@ -85,7 +85,7 @@ def head(
     folder = Path(f"/tmp/duologue-{os.getpid()}-{next(_number)}")
     dashboard, free = free_ports(2)
     port = port or free
-    patient = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{HANG_S}"}
+    patient = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(HANG_S)}
     with log.open("w") as said:
         process = subprocess.Popen(
             [

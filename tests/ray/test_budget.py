@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.usage import read_sessions
 from specs.parts import Folder
-from tests.ray.command import Command, in_process, one_ray, rows, run_file
+from tests.ray.command import Command, in_process, rows, run_file
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with one_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("module_ray")
 
 
 def test_a_budget_stops_a_run_and_a_larger_one_goes_on(tmp_path: Path) -> None:

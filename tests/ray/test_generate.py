@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -14,13 +13,9 @@ import pytest
 from cluster.cli import main
 from specs.parts import Folder, part_names, write_part
 from specs.records import dialogue_schema
-from tests.ray.command import Command, duologue, in_process, one_ray, rows, run_file
+from tests.ray.command import Command, duologue, in_process, rows, run_file
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with one_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("module_ray")
 
 
 def test_a_run_its_resumption_its_extension_and_its_refusal(tmp_path: Path) -> None:
