@@ -11,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,7 +23,6 @@ from actors.retrieval.remote import start_actor
 from actors.retrieval.store import Corpus
 from actors.sink import SINK_OPTIONS, Recovered, SinkActor, SinkLimits
 from actors.walker_actor import WalkerParts
-from cluster.address import check_address
 from cluster.agent_adapter import carried
 from cluster.asking import ask, ask_one, gather
 from cluster.fleet import Fleet, replica_actor
@@ -32,7 +30,7 @@ from cluster.kept import KeptEngines, Taken, end
 from cluster.ledger import Caps
 from cluster.ledger import Progress as LedgerProgress
 from cluster.ledger_actor import LEDGER_OPTIONS, LedgerActor
-from cluster.nodes import CpuPlaces, cluster_address
+from cluster.nodes import CpuPlaces
 from cluster.sizes import Sizes, in_words
 from cluster.supervision import Walkers
 from specs.domain import Domain
@@ -61,47 +59,6 @@ TELL_S = 2.0
 
 CLOSE_S = 60.0
 """How long sinks may take to write what they hold."""
-
-
-@contextlib.contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
-    """Join the cluster at `address`, or of the job that this is, or start a local one.
-
-    Inside another session it is that one.
-
-    Raises:
-        InputError: no cluster answers at the address, or it asks for a token.
-        DuologueError: it cannot be joined (another version of Ray, say).
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A call that is made again leaves its first answer unread, which is no error to print.
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    inside = cluster_address(address)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if not inside:
-        # Ray's workers start in the working directory; the packages need not be installed there.
-        root = str(Path(__file__).resolve().parents[1])
-        path = os.environ.get("PYTHONPATH", "")
-        if root not in path.split(os.pathsep):
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, path]))
-        options |= {"address": "local", "include_dashboard": False}
-    else:
-        check_address(inside)
-        options |= {"address": inside}
-    try:
-        ray.init(**options)
-    except SystemExit:  # what Ray does on SIGTERM while it starts
-        raise KeyboardInterrupt from None
-    except (OSError, RayError, RuntimeError, ValueError) as error:
-        where = f"at {inside}" if inside else "on this machine"
-        raise DuologueError(f"no Ray cluster can be used {where}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @dataclass(frozen=True, slots=True)

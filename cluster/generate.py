@@ -225,11 +225,12 @@ def _play(
     kept: KeptEngines | None,
     later: Mapping[str, RunFile] | None,
 ) -> Outcome:
-    from cluster.crew import Crew, ray_session
+    from cluster.crew import Crew
     from cluster.nodes import nodes_of
     from cluster.placement import check_places
     from cluster.plan import settled, unplaced_later, wanted
     from cluster.probe import check_nodes
+    from cluster.session import ray_session
 
     owed = sum(index not in there for index in range(run.run.dialogues))
     if not owed and not folder.log().names("log-"):  # else sinks have to look at the log

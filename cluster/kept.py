@@ -114,9 +114,9 @@ def why_not(run: RunFile) -> str:
 
 
 def _no_room(run: RunFile, engines: list[EngineSection]) -> str:
-    from cluster.crew import ray_session
     from cluster.evaluation_plan import serving_engine
     from cluster.nodes import nodes_of
+    from cluster.session import ray_session
 
     with ray_session(run.cluster.address):
         there = nodes_of(run.cluster.launcher, run.cluster.address).most_of("GPU")
@@ -134,7 +134,7 @@ def _no_room(run: RunFile, engines: list[EngineSection]) -> str:
 @contextlib.contextmanager
 def kept_engines(run: RunFile) -> Iterator[KeptEngines]:
     """Hold engines for as long as this lasts, in one session of Ray."""
-    from cluster.crew import ray_session
+    from cluster.session import ray_session
 
     with ray_session(run.cluster.address):
         kept = KeptEngines()

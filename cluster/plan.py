@@ -156,7 +156,7 @@ def _nodes(run: RunFile) -> tuple[Nodes, str]:
     if cluster_address(address) is None and not asking and not run.train.gpus_per_worker:
         cores = float(len(os.sched_getaffinity(0)))  # Ray, which would know of GPUs, takes seconds
         return Nodes(({"CPU": cores},)), "this machine"
-    from cluster.crew import ray_session
+    from cluster.session import ray_session
 
     with ray_session(address):
         return nodes_of(launcher, address), cluster_address(address) or "this machine"

@@ -67,8 +67,8 @@ async def _on_cluster(
     config: EngineSection, name: str, adapter: str, cluster: ClusterSection
 ) -> AsyncIterator[Started]:
     from actors.engines.ray_replica import RayReplica
-    from cluster.crew import ray_session
     from cluster.fleet import Fleet, replica_actor
+    from cluster.session import ray_session
 
     def say(text: str) -> None:
         click.echo(text, err=True)

@@ -210,7 +210,7 @@ def unplaced(run: RunFile) -> list[Finding]:
     """Return why the workers of a run's training would wait for ever in its cluster."""
     if fits_anywhere(run.train):
         return []  # Ray takes seconds to start
-    from cluster.crew import ray_session
+    from cluster.session import ray_session
 
     with ray_session(run.cluster.address):
         return place_findings(run.train, resources(run))
@@ -302,7 +302,7 @@ def _forget(folder: Folder) -> None:
 
 
 def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
-    from cluster.crew import ray_session
+    from cluster.session import ray_session
 
     began = time.monotonic()
     quiet()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import ray
 
-from cluster.crew import Crew, ray_session
+from cluster.crew import Crew
 from cluster.generate import open_run_domain, source_of
 from cluster.run_folder import RunFolder
+from cluster.session import ray_session
 from cluster.sizes import sizes
 from specs.run_file import load
 

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from cluster.crew import ray_session
 from cluster.generate import open_run_domain, source_of
 from cluster.progress import Reporter, Snapshot
 from cluster.run_folder import RunFolder
+from cluster.session import ray_session
 from cluster.sizes import sizes
 from cluster.spending import Spending
 from cluster.watch import watch

@@ -136,7 +136,7 @@ def duologue(*arguments: str) -> tuple[int, str]:
 @contextlib.contextmanager
 def one_ray() -> Iterator[None]:
     """Open a Ray for `in_process`; what both change in this process is put back afterwards."""
-    from cluster.crew import ray_session
+    from cluster.session import ray_session
 
     before, variables = signal.getsignal(signal.SIGTERM), dict(os.environ)
     os.environ.pop("RAY_ADDRESS", None)

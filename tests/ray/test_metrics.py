@@ -96,7 +96,7 @@ def test_a_run_s_metrics_are_at_the_endpoint_and_right(
         yield
 
     monkeypatch.setattr(Crew, "close", last_look)
-    monkeypatch.setattr("cluster.crew.ray_session", joined)
+    monkeypatch.setattr("cluster.session.ray_session", joined)
     generate(load(run_file(tmp_path, dialogues=12, latency=LATENCY)), fresh=False)
 
     made = rows(tmp_path)

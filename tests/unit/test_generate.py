@@ -79,7 +79,7 @@ def test_ray_is_started_for_what_is_owed_or_logged_alone(
     def start(address: str | None) -> None:
         raise RayIsStarted
 
-    monkeypatch.setattr("cluster.crew.ray_session", start)
+    monkeypatch.setattr("cluster.session.ray_session", start)
     monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
     run = small_run(tmp_path)
     with pytest.raises(RayIsStarted):

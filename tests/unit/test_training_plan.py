@@ -572,7 +572,7 @@ def test_a_run_is_refused_before_its_dialogues_where_its_training_finds_no_place
         yield
 
     nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}}]
-    monkeypatch.setattr("cluster.crew.ray_session", ray_session)
+    monkeypatch.setattr("cluster.session.ray_session", ray_session)
     monkeypatch.setattr("ray.nodes", lambda: nodes)
 
     def messages(**train: Any) -> list[str]:
