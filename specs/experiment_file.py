@@ -15,7 +15,7 @@ unless `differ` names those in which they may: a difference between arms is to h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,17 +146,17 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
         raise InputError(_findings(error, source)) from None
     base = read_toml(Path(file.run), "run file")
     common = [one for one in settings if one not in own]
-    if wrong := [*_of_all(file, source), *_over_arms(file, common)]:
-        raise InputError(wrong)
     cases: list[Case] = []
-    findings: list[Finding] = []
+    wrong: list[Sequence[Finding]] = []
     for arm in file.arms:
         for value in file.sweep.values if file.sweep else (None,):
             try:
                 cases.append(_case(file, base, arm, value, common, source))
             except InputError as error:
-                findings += error.findings
-    findings = list(dict.fromkeys(findings)) or [
+                wrong.append(error.findings)
+    findings = [*_of_all(file, source), *_over_arms(file, common)]
+    findings += _once(wrong, f"{source}: all arms" if not cases else "")
+    findings = findings or [
         *_namesakes(cases, source),
         *_differences(file, cases, source),
         *_untried(file, cases, source),
@@ -165,6 +165,31 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
     if findings:
         raise InputError(findings)
     return Experiment(file, tuple(cases))
+
+
+def _once(wrong: Sequence[Sequence[Finding]], all_arms: str) -> list[Finding]:
+    """Return what is wrong with arms, each thing once.
+
+    Args:
+        wrong: by run.
+        all_arms: how a place in what they have in common is named; empty where not all are wrong.
+    """
+    places: dict[tuple[str, str], list[Where]] = {}
+    for found in wrong:
+        for one in dict.fromkeys(found):
+            places.setdefault((one.message, one.hint), []).append(one.where)
+    return [
+        Finding(where, message, hint)
+        for (message, hint), those in places.items()
+        for where in _common(those, len(wrong), all_arms)
+    ]
+
+
+def _common(places: Sequence[Where], runs: int, all_arms: str) -> Iterable[Where]:
+    distinct = dict.fromkeys(places)
+    if all_arms and len(places) == runs and len(distinct) > 1:
+        return [Where(all_arms)]
+    return distinct
 
 
 def _key(setting: str) -> str:

@@ -303,6 +303,17 @@ def test_all_that_is_wrong_with_arms_is_told_and_nothing_else(tmp_path: Path, st
     assert "at least 2" not in said
 
 
+def test_a_mistyped_setting_is_told_once_and_beside_what_else_is_wrong(
+    tmp_path: Path, stage: Stage
+) -> None:
+    said = refusal(tmp_path, POLICIES, "run.sed=3", "run.seed=9")
+    assert said.count("unknown key") == 1
+    assert "t.toml: all arms: error: run.sed: unknown key; did you mean 'seed'?" in said
+    assert "--set run.seed=9: error: would be the same in all arms" in said
+    one = refusal(tmp_path, POLICIES.replace("set.run.seed = 8", "set.run.sed = 8"))
+    assert "t.toml: arm eight: error: run.sed: unknown key" in one
+
+
 def test_a_value_of_the_sweep_may_be_a_models_id(tmp_path: Path, stage: Stage) -> None:
     text = POLICIES.replace("train.dialogues", "train.model").replace("[4, 8]", '["a/b", "a/c"]')
     names = [case.name for case in experiment(tmp_path, text).cases]
