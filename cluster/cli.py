@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cluster.interrupt import sigterm_as_interrupt
 from specs.errors import DuologueError, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -396,7 +397,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # `--debug` may stand anywhere; click would only take it before the command.
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        cli.main(arguments, prog_name="duologue", standalone_mode=False)
+        with sigterm_as_interrupt():
+            cli.main(arguments, prog_name="duologue", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

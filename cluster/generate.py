@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -82,7 +81,6 @@ def generate(
     played = played_in(run, folder)
     asked, run = with_adapter(run) if folder.number else played, played
     domain = open_run_domain(run)
-    _sigterm_as_interrupt()
     with folder:
         opened = folder.open(asked, domain, fresh=fresh)
         for change in opened.changed:
@@ -239,7 +237,6 @@ def _play(
     if spent := spending.used_up:
         return Outcome(spent=spent)
     with ray_session(run.cluster.address):
-        _sigterm_as_interrupt()  # Ray has put its own handler there, which ends at once
         check_nodes(folder.folder)
         attempts = folder.attempts()
         nodes = nodes_of(run.cluster.launcher, run.cluster.address)
@@ -293,10 +290,3 @@ def _played(crew: Crew, folder: RunFolder, spending: Spending, reporter: Reporte
         spending.stop("budget")
         return Outcome(spent=played_out(run, before))
     return outcome
-
-
-def _sigterm_as_interrupt() -> None:
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)

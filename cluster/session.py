@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from cluster.address import check_address
+from cluster.interrupt import sigterm_as_interrupt
 from cluster.nodes import cluster_address
 from specs.errors import DuologueError
 
@@ -53,7 +54,8 @@ def ray_session(address: str | None) -> Iterator[None]:
         local = {"address": "local", "include_dashboard": False}
         _join("on this machine", STARTS, options | local)
     try:
-        yield
+        with sigterm_as_interrupt():  # Ray has put its own handlers there, which end at once
+            yield
     finally:
         ray.shutdown()
 

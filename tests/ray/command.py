@@ -135,16 +135,15 @@ def duologue(*arguments: str) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def one_ray() -> Iterator[None]:
-    """Open a Ray for `in_process`; what both change in this process is put back afterwards."""
+    """Open a Ray for `in_process`; the variables that both change are put back afterwards."""
     from cluster.session import ray_session
 
-    before, variables = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    variables = dict(os.environ)
     os.environ.pop("RAY_ADDRESS", None)
     try:
         with ray_session(None):
             yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         os.environ.clear()
         os.environ.update(variables)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +12,6 @@ from cluster.run_folder import RunFolder
 from cluster.usage import read_sessions
 from cluster.whole_run import run_all
 from tests.unit.theatre import run_file, set_up
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def test_engines_stay_up_from_round_to_round(

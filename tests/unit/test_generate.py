@@ -80,7 +80,6 @@ def test_ray_is_started_for_what_is_owed_or_logged_alone(
         raise RayIsStarted
 
     monkeypatch.setattr("cluster.session.ray_session", start)
-    monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
     run = small_run(tmp_path)
     with pytest.raises(RayIsStarted):
         generate(run, fresh=False)
@@ -114,7 +113,6 @@ def test_a_run_of_which_parts_lack_dialogues_has_failed(
 ) -> None:
     """Its sinks could not close, say: what walkers and ledger take for done is in the log alone."""
     run = small_run(tmp_path)
-    monkeypatch.setattr("cluster.generate._sigterm_as_interrupt", lambda: None)
     played = rehearse(open_run_domain(run), 2, 0, run.run.seed)
 
     def play(*arguments: object) -> Outcome:
