@@ -36,10 +36,11 @@ from trainer.adapter import MANIFEST, check_adapter, free_bytes, publish, publis
 from trainer.board import BOARD, board, board_findings
 from trainer.chat_file import ChatFile
 from trainer.data import Examples, drawn, encode
-from trainer.loop import Fitted
+from trainer.loop import Fitted, Row
 from trainer.mixture import Mixture, mix
 from trainer.split import SPLITS
 from trainer.training import (
+    FAILURES,
     LOG,
     Job,
     Resources,
@@ -47,6 +48,7 @@ from trainer.training import (
     launch,
     place_findings,
     plan_training,
+    read_failures,
     read_log,
     seats,
     setting_findings,
@@ -379,6 +381,7 @@ def _drop_others(job: Job, say: Say) -> None:
         if info.base_name != job.attempt:
             place.fs.delete_dir(info.path)
             say("data or settings have changed since the last checkpoint: starting over")
+    job.folder.delete(FAILURES)
     if job.attempt in {info.base_name for info in found}:
         say("going on from the last checkpoint")
     else:
@@ -418,20 +421,22 @@ def _watched(
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    told, due = 0, time.monotonic() + TOLD_S
+    told, due, failures = 0, time.monotonic() + TOLD_S, 0
     while thread.is_alive():
         thread.join(WATCH_S)
         folder.check()
+        failures = _tell_failures(job, failures, say)
         if time.monotonic() >= due:
             told, due = _tell(job, told, say), time.monotonic() + TOLD_S
     if failed:
         raise failed[0]
+    _tell_failures(job, failures, say)
     _tell(job, told, say)
     return done[0]
 
 
 def _tell(job: Job, told: int, say: Say) -> int:
-    rows = read_log(job.folder)
+    rows = _readable(read_log, job)
     if not rows or rows[-1]["step"] == told:
         return told
     row = rows[-1]
@@ -439,6 +444,21 @@ def _tell(job: Job, told: int, say: Say) -> int:
     epoch, speed = row.get("epoch", 0), row["tokens_s"]
     say(f"step {row['step']}  epoch {epoch:.2f}  {'  '.join(losses)}  {speed:.0f} tokens/s")
     return int(row["step"])
+
+
+def _tell_failures(job: Job, told: int, say: Say) -> int:
+    rows = _readable(read_failures, job)
+    for row in rows[told:]:
+        say(f"worker {', '.join(map(str, row['workers']))} failed: {row['said']}")
+    return max(told, len(rows))
+
+
+def _readable(read: Callable[[Folder], list[Row]], job: Job) -> list[Row]:
+    """Return what a training has written down; nothing while its storage does not answer."""
+    try:
+        return read(job.folder)
+    except OSError:
+        return []
 
 
 _LOSSES = {"loss": "loss", "validation": "eval_loss"}

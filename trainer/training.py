@@ -28,6 +28,7 @@ from trainer.data import DataFigures, Examples
 from trainer.loop import Fitted, Place, Row, arguments, fit
 
 LOG = "log.jsonl"
+FAILURES = "failures.jsonl"
 NOTE_S = 1.0
 """The log is written down at most this often."""
 
@@ -304,6 +305,8 @@ def launch(job: Job, train: Examples, validation: Examples) -> Fitted:
     import ray.train.torch
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from trainer.failures import Failures
+
     api: Any = ray.train  # its types are those of its old version, of which it exports the new
 
     given = job.seats
@@ -327,6 +330,7 @@ def launch(job: Job, train: Examples, validation: Examples) -> Fitted:
             failure_config=api.FailureConfig(max_failures=job.section.retries),
             checkpoint_config=api.CheckpointConfig(num_to_keep=2),
             logging_config=api.LoggingConfig(log_level="ERROR"),
+            callbacks=[Failures(job.folder)],
             worker_runtime_env={"env_vars": variables} if variables else None,
         ),
     )
@@ -418,8 +422,17 @@ class _Log:
 
 def read_log(folder: Folder) -> list[Row]:
     """Return the rows of a training's log so far; none where there is none."""
+    return _rows(folder, LOG)
+
+
+def read_failures(folder: Folder) -> list[Row]:
+    """Return which `workers` failed, by rank, and what was `said` of it, oldest first."""
+    return _rows(folder, FAILURES)
+
+
+def _rows(folder: Folder, name: str) -> list[Row]:
     try:
-        lines = folder.read_bytes(LOG).decode().splitlines()
+        lines = folder.read_bytes(name).decode().splitlines()
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines]

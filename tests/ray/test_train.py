@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -134,6 +135,7 @@ def test_what_a_killed_worker_and_a_killed_command_began_is_gone_on_with(
         command.process.kill()
     assert log(tmp_path)[:3] == begun  # its seconds are those of the first time
     assert command.end() == -signal.SIGKILL
+    assert re.search(r"worker [01](, [01])? failed: .+", command.said)
     assert not (tmp_path / "out" / "tea" / "round-0" / "adapter").exists()
     code, said = duologue("train", path)
     assert code == 0, said
