@@ -31,6 +31,7 @@ ADAPTER, UNTUNED, MAJORITY, BIGRAM = "adapter", "untuned", "majority", "bigram"
 
 _CURATE = "Curate the run's dialogues first: duologue curate RUN.toml"
 _TRAIN = "Train it first: duologue train RUN.toml"
+_ELSEWHERE = "an adapter is served from a local folder only"
 _MORE = "Play more dialogues, or hold more documents back (curate.test)."
 
 
@@ -157,6 +158,8 @@ def unfit(run: RunFile) -> list[Finding]:
     looked = _Look(run, RunFolder.of(run))
     engine = looked.engine()
     looked.judge()
+    if not looked.folder.round().child("adapter").local:
+        looked.wrong("run.out", _ELSEWHERE, "Name a folder that this machine sees.")
     if run.evaluate.arm is not None:
         looked.adapter("arm", RunFolder.at(run.evaluate.arm), engine)
     return looked.findings
@@ -299,7 +302,7 @@ class _Look:
             return None
         if not folder.local:
             hint = "Copy the run to a disk that this machine sees, and name that (run.out)."
-            self.wrong(folder.path, "an adapter is served from a local folder only", hint)
+            self.wrong(folder.path, _ELSEWHERE, hint)
             return None
         if engine is None:
             return None

@@ -668,3 +668,15 @@ def test_the_command_exits_2_on_bad_input(
         main(["evaluate", str(file), "--set", "evaluate.examples=1"])
     assert done.value.code == 2
     assert "there is no test split" in capsys.readouterr().err
+
+
+def test_a_run_on_an_object_store_is_told_before_anything_is_played(
+    out: Path, engines: Engines
+) -> None:
+    asked = run_file(out)
+    there = asked.model_copy(
+        update={"run": asked.run.model_copy(update={"out": "s3://bucket/runs/?region=eu-west-1"})}
+    )
+    found = [(str(one.where), one.message) for one in evaluation_plan.unfit(there)]
+    assert ("run.out", "an adapter is served from a local folder only") in found
+    assert not [one for one in evaluation_plan.unfit(asked) if str(one.where) == "run.out"]
