@@ -72,7 +72,7 @@ def curate(run: RunFile, fresh: bool, say: Callable[[str], None]) -> Curated:
         say: is told what goes on.
 
     Raises:
-        NothingKept: all were filtered out; nothing is written.
+        TooFewKept: all were filtered out, or all but too few to split; nothing is written.
         InputError: no dialogues, or settings that cannot be.
         DuologueError: the disk is full, and the like; what was there stays.
     """

@@ -1,9 +1,9 @@
 """`duologue experiment`: arms of one comparison, each a run of its own, and one table of all.
 
 Invariants: arms whose words would be the same have the same dialogues, played once; all are
-measured on the same test dialogues and by the same users; each stage resumes, so that the same
-command goes on from wherever it was; an arm that leaves nothing to learn from is a row that says
-so, and costs no other.
+measured on the same test dialogues and, unless they differ in these, by the same users; each stage
+resumes, so that the same command goes on from wherever it was; an arm that leaves nothing to learn
+from is a row that says so, and costs no other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from cluster.generate import open_run_domain
 from cluster.held_out import amounts
 from cluster.nodes import cluster_address
 from cluster.progress import duration
-from cluster.resume import SERVER, Change, changes, engine_says
+from cluster.resume import SERVER, Change, engine_says
+from cluster.run_folder import MANIFEST as RUN_MANIFEST
 from cluster.run_folder import RunFolder, refuse_relative
 from cluster.train import PLACEMENT as TRAIN_PLACEMENT
 from cluster.train import unplaced
@@ -40,8 +41,7 @@ from specs.parts import Folder, durable_indices, part_names
 from specs.run_file import RunFile, resolved
 from specs.settings import leaves
 from trainer.adapter import published
-from trainer.curated import NothingKept
-from trainer.split import TooFewUnits
+from trainer.curated import TooFewKept
 
 if TYPE_CHECKING:
     from cluster.evaluate import Evaluated
@@ -53,6 +53,9 @@ Say = Callable[[str], None]
 
 _HARMLESS = ("run", "walkers", "cluster", "budget", "rounds", "evaluate")
 """Sections that do not decide what an arm learns from, or whose stage is gone through again."""
+
+_BEHIND = ("train", "evaluate", "rounds")
+"""Sections of what comes behind the dialogues."""
 
 _ELSEWHERE = {"train": TRAIN_PLACEMENT, "retrieval": SERVER}
 """Keys that say only where, or how fast, something is done."""
@@ -168,10 +171,12 @@ def _begin(experiment: Experiment, place: Folder, fresh: bool) -> None:
     """
     now = {case.name: without_secrets(_decisive(case.run)) for case in experiment.cases}
     before = _noted(place)
+    if before is None and RUN_MANIFEST in place.names():
+        raise InputError([Finding(Where(place.path), "is a run's folder", _OTHER_NAME)])
     begun = {case.name: _begun(case) for case in experiment.cases}
     if before is not None and not fresh:
         findings = [
-            _changed(place, name, key, old[key], now[name].get(key))
+            _changed(place, name, key, old[key], now[name][key])
             for name, old in before.items()
             if name in begun
             for key in old
@@ -218,6 +223,7 @@ def _noted(place: Folder) -> Mapping[str, Mapping[str, Any]] | None:
     return arms
 
 
+_OTHER_NAME = "Call the experiment otherwise: --set name=NAME"
 _WAYS = "Go on under another name (--set name=NAME), or start over (--fresh)."
 
 
@@ -230,7 +236,9 @@ def _decisive(run: RunFile) -> dict[str, Any]:
     """Return what decides what an arm comes to, by its key: settings, and the domain's digest."""
     settings = resolved(run)
     engines = settings.pop("engines")
-    found = {key: value for key, value in leaves(settings) if not _harmless(key)}
+    # Whole, as it may hold any keys: one that is gone is a change, too.
+    trainer = {"train.trainer": settings["train"].pop("trainer")}
+    found = trainer | {key: value for key, value in leaves(settings) if not _harmless(key)}
     for name, engine in engines.items():
         found |= engine_says(f"engines.{name}", engine)
     return {**found, "run.seed": run.run.seed, "domain.digest": open_run_domain(run).digest}
@@ -269,11 +277,10 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
     try:
         later = _later(experiment)
         curated = whole_run.make_dialogues(run, False, say, whole=True, later=later)
-    except (NothingKept, TooFewUnits) as few:
-        if isinstance(few, NothingKept):
-            row.dialogues = few.summary
-            if not experiment.file.learns:
-                return row  # that nothing can be used is a figure as any other
+    except TooFewKept as few:
+        row.dialogues = few.summary
+        if not experiment.file.learns:
+            return row  # that nothing can be used is a figure as any other
         row.failed = few.findings[0].message
         if "test" in measures and first:
             hint = "All arms were to be measured on its test dialogues."
@@ -293,8 +300,15 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
         place = folder.round()
         row.trials = tried(run, place, place.child("adapter").path, say)
         reached = own_shares(run)
-    row.outcomes = Outcomes(test, reached)
+    row.outcomes = Outcomes(test, reached, _users(run))
     return row
+
+
+def _users(run: RunFile) -> dict[str, Any]:
+    """Return what decides who speaks to an arm's agent in its trial, beside plan and persona."""
+    found = resolved(own_trial(run))
+    engine = engine_says("engine", found["engines"][run.roles.user])
+    return {**engine, **dict(leaves(found["users"], "users"))}
 
 
 def _later(experiment: Experiment) -> dict[str, RunFile]:
@@ -313,12 +327,20 @@ def learned_from(folder: RunFolder) -> int | None:
 
 
 def same_words(one: RunFile, other: RunFile) -> bool:
-    """Return whether two runs would play the same dialogues."""
-    contents = [{"run_file": resolved(run)} for run in (one, other)]
-    alike = not changes(contents[0], contents[1]) and not changes(contents[1], contents[0])
-    if one.curate.kept is not None or other.curate.kept is not None:
-        alike = alike and one.curate == other.curate  # which decides how many are played
-    return alike and (one.domain, one.run.dialogues) == (other.domain, other.run.dialogues)
+    """Return whether two arms play the same dialogues, and in the same way.
+
+    Where one asks for more attempts, say, that is what they are compared in.
+    """
+    return _played_as(one) == _played_as(other)
+
+
+def _played_as(run: RunFile) -> dict[str, Any]:
+    found = resolved(run)
+    found["run"] = {key: value for key, value in found["run"].items() if key not in ("name", "out")}
+    found["engines"] = {name: found["engines"].get(name) for name in run.speaking_engines}
+    if run.curate.kept is None:  # else it decides how many are played
+        del found["curate"]
+    return {key: value for key, value in found.items() if key not in _BEHIND}
 
 
 def _donor(experiment: Experiment, case: Case) -> Case | None:

@@ -41,11 +41,14 @@ class Outcomes:
     Attributes:
         test: what its figures on the test split are made of.
         shares: of the subgoals, in its trial, by `walk_id`: the same in two trials is the same
-            document, goal and user.
+            document, goal and persona.
+        users: what else decides who spoke to its agent there. Of different ones no difference is
+            taken: it would be theirs as well.
     """
 
     test: ByDialogue | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
+    users: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def _tested(ours: Outcomes, theirs: Outcomes) -> Figures:
 
 def _tried(ours: Outcomes, theirs: Outcomes) -> Figures:
     both = sorted(ours.shares.keys() & theirs.shares.keys())
-    if not both:
+    if not both or ours.users != theirs.users:
         return {}
     one, other = (
         counted([shares[walk_id] for walk_id in both]) for shares in (ours.shares, theirs.shares)

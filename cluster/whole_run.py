@@ -22,8 +22,7 @@ from cluster.round_note import Tried
 from cluster.run_folder import RunFolder
 from specs.errors import Finding, InputError, Where
 from specs.run_file import RunFile
-from trainer.curated import Curated, NothingKept, further, more_needed
-from trainer.split import TooFewUnits
+from trainer.curated import Curated, TooFewKept, further, more_needed
 
 Say = Callable[[str], None]
 
@@ -114,7 +113,7 @@ def _round(
     try:
         later = {TRIAL: own_trial(run)} if run.rounds.trial else {}
         curated = make_dialogues(run, fresh, say, kept, run.rounds.count > 1, later)
-    except (NothingKept, TooFewUnits) as few:
+    except TooFewKept as few:
         if not several:
             raise
         curated = few
@@ -153,7 +152,7 @@ def make_dialogues(
         whole: what a budget has left unfinished is not to be gone on with.
 
     Raises:
-        NothingKept: there is nothing to learn from, and no more may be played.
+        TooFewKept: there is too little to learn from, and no more may be played.
         OutOfBudget: a budget has stopped the generation, and `whole` is asked for.
     """
     while True:
@@ -163,8 +162,8 @@ def make_dialogues(
         rest = left(run.budget, made.dialogues, made.hours) if made.whole else None
         try:
             curated = curate(run, fresh, say)
-        except NothingKept as nothing:
-            played, more = nothing.played, further(run, nothing.played, 0)
+        except TooFewKept as few:
+            played, more = few.played, further(run, few.played, few.kept)
             if more is None or rest is None:
                 raise
         else:

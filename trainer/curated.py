@@ -81,8 +81,8 @@ class Curated:
         return int(self.summary["kept"])
 
 
-class NothingKept(InputError):
-    """All dialogues were filtered out.
+class TooFewKept(InputError):
+    """What was kept is not enough to learn from: it cannot stand on all sides of the split.
 
     Attributes:
         summary: what `summary.json` would have said of them (`trainer.curation_files.figures`).
@@ -97,8 +97,17 @@ class NothingKept(InputError):
         """How many there were."""
         return int(self.summary["played"])
 
+    @property
+    def kept(self) -> int:
+        """How many were kept."""
+        return int(self.summary["kept"])
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return NothingKept, (list(self.findings), self.summary)
+        return type(self), (list(self.findings), self.summary)
+
+
+class NothingKept(TooFewKept):
+    """All dialogues were filtered out."""
 
 
 def state(task: Task) -> tuple[str, list[dict[str, Any]]]:

@@ -16,12 +16,12 @@ from specs.errors import Finding, InputError, Where
 from specs.parts import clear_temporaries, part_findings
 from specs.records import dialogue_schema
 from specs.run_file import CurateSection
-from trainer.curated import HINT, Curated, NothingKept, Task, state
+from trainer.curated import HINT, Curated, NothingKept, Task, TooFewKept, state
 from trainer.curation_files import EXAMPLES, CurationWriter, figures
 from trainer.filters import Decision, Mask, chain, findings
 from trainer.measured import Decided, Instruments, Measured, taken
 from trainer.measuring import measure_part
-from trainer.split import split, split_findings, unit
+from trainer.split import TooFewUnits, split, split_findings, unit
 from trainer.vectors import VectorFile
 
 
@@ -49,6 +49,7 @@ def curate(
 
     Raises:
         NothingKept: naming the filters that took them; nothing is written.
+        TooFewKept: what they left cannot be split as asked for; nothing is written.
         InputError: no dialogues, settings that cannot be, a part that cannot be read, too few
             documents for a split.
         DuologueError: the disk is full, and the like; what was there stays.
@@ -113,7 +114,11 @@ def _decide(view: Measured, say: Callable[[str], None]) -> Decided:
     if not kept.any():
         raise _nothing_kept(view, decisions, kept)
     units = [unit(table.walk_ids[i], table.documents[i]) for i in np.flatnonzero(kept)]
-    sides = split(units, section.validation, section.test, section.seed)
+    try:
+        sides = split(units, section.validation, section.test, section.seed)
+    except TooFewUnits as few:
+        summary = figures(view, kept, view.tools.corpus())
+        raise TooFewKept(few.findings, summary) from None
     say(f"kept {int(kept.sum())} of {len(table)} dialogues")
     return Decided(decisions, kept, sides)
 

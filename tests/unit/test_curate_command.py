@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -21,14 +22,15 @@ from actors.engines.openai_endpoint import OpenAIBackend
 from cluster.cli import cli
 from cluster.curate import command, curate, lines
 from cluster.export import export
-from cluster.generate import open_run_domain
+from cluster.generate import Made, open_run_domain
 from cluster.rating import rater, rating_prompt
 from cluster.rehearsal import rehearse
 from cluster.run_folder import RunFolder
 from cluster.walked_labels import is_run, walked_labels
+from cluster.whole_run import make_dialogues
 from specs.engine import Answer, Candidate, Failure, Request
 from specs.engine_section import EngineSection
-from specs.errors import DuologueError, InputError, Unavailable
+from specs.errors import DuologueError, Finding, InputError, Unavailable, Where
 from specs.parts import read_dialogues, read_rows, write_part
 from specs.records import Dialogue, StopReason, quality_schema
 from specs.replay import source_of
@@ -36,7 +38,7 @@ from specs.run_file import RunFile, validate
 from tests.unit import tiny_domain
 from tests.unit.durable_samples import arrow_rows
 from trainer.consistency import follow, inconsistencies
-from trainer.curated import NothingKept
+from trainer.curated import NothingKept, TooFewKept
 
 PLAYED = 40
 
@@ -170,6 +172,28 @@ def test_the_command_prints_and_the_export_follows(
     assert "train.jsonl" in capsys.readouterr().out
     first = json.loads((played / "out" / "train.jsonl").read_text().splitlines()[0])
     assert first["messages"][0]["role"] == "system"
+
+
+def test_more_is_played_where_what_is_kept_cannot_be_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_file(tmp_path, kept=20, budget=5)
+    run = run.model_copy(update={"run": run.run.model_copy(update={"dialogues": 8})})
+    asked: list[int] = []
+
+    def generate(run: RunFile, fresh: bool, **_: Any) -> Made:
+        asked.append(run.run.dialogues)
+        return Made(True, asked[-1], 0.1)
+
+    def curate(run: RunFile, fresh: bool, say: Any) -> Any:
+        if len(asked) == 1:
+            raise TooFewKept([Finding(Where("curate"), "too few")], {"played": 8, "kept": 2})
+        return SimpleNamespace(played=asked[-1], kept=20)
+
+    monkeypatch.setattr("cluster.whole_run.generate", generate)
+    monkeypatch.setattr("cluster.whole_run.curate", curate)
+    assert make_dialogues(run, False, quiet).kept == 20
+    assert asked == [8, 40]
 
 
 def test_what_cannot_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:

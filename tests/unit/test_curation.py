@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from specs.parts import Folder, read_rows, write_part
 from specs.records import Dialogue, StopReason, curated_schema, dialogue_schema, quality_schema
 from specs.run_file import CurateSection, Filter, RunFile, validate
 from tests.unit.durable_samples import arrow_rows, faulty_folder, make_dialogue
-from trainer.curated import Curated, NothingKept, Task, existing, further
+from trainer.curated import Curated, NothingKept, Task, TooFewKept, existing, further
 from trainer.curation import curate
 from trainer.duplicates import Sketch
 from trainer.measured import Instruments
@@ -252,6 +253,17 @@ def test_all_filtered_out_names_the_filters_and_leaves_what_was_there(tmp_path: 
         curate(task(tmp_path, filters=rules), tools(), quiet)
     assert caught.value.played == 20
     assert everything(tmp_path) == before
+
+
+def test_what_is_left_and_cannot_be_split_says_how_much_it_is(tmp_path: Path) -> None:
+    play(tmp_path)
+    rules = (Filter(kind="random", share=0.1),)
+    with pytest.raises(TooFewKept, match="cannot stand on 3 sides of a split") as caught:
+        curate(task(tmp_path, filters=rules, validation=0.1, test=0.1), tools(), quiet)
+    assert (caught.value.played, caught.value.kept) == (20, 2)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(again, TooFewKept)
+    assert again.kept == 2
 
 
 def test_no_dialogues_and_settings_that_cannot_be(tmp_path: Path) -> None:

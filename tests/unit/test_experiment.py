@@ -373,6 +373,9 @@ def test_how_a_stage_is_gone_through_may_change(stage: Stage, tmp_path: Path) ->
     ):
         command(experiment(tmp_path, FILTERS, setting), False)
     assert (stage.played, stage.trained) == (played, trained)
+    clipped = experiment(tmp_path, FILTERS, "train.trainer={max_grad_norm=0.5}")
+    with pytest.raises(InputError, match=r"train\.trainer was \{\} and is now .*max_grad_norm"):
+        command(clipped, False)
     changed = experiment(tmp_path, FILTERS, "engines.references.vllm={quantization='fp8'}")
     with pytest.raises(InputError, match=r"vllm\.quantization was null"):
         command(changed, False)
@@ -506,6 +509,15 @@ def test_a_folder_that_is_no_experiments_is_left_alone(stage: Stage, tmp_path: P
     assert (tmp_path / "runs" / "other" / "table.json").exists()
 
 
+def test_a_runs_folder_is_left_alone(stage: Stage, tmp_path: Path) -> None:
+    place = tmp_path / "runs" / "filters"
+    place.mkdir(parents=True)
+    (place / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="is a run's folder"):
+        command(experiment(tmp_path, FILTERS), False)
+    assert [one.name for one in place.iterdir()] == ["run.json"]
+
+
 def test_words_are_the_same_whatever_is_learned_from_them(stage: Stage, tmp_path: Path) -> None:
     none, ended, *_ = (case.run for case in experiment(tmp_path, FILTERS).cases)
     assert same_words(none, ended)
@@ -518,6 +530,8 @@ def test_words_are_the_same_whatever_is_learned_from_them(stage: Stage, tmp_path
         for run in (none, ended)
     )
     assert not same_words(loose, strict)  # the filters decide how many are played
+    patient = none.model_copy(update={"run": none.run.model_copy(update={"attempts": 5})})
+    assert not same_words(none, patient)  # or the two would be alike in what they are compared in
 
 
 def test_arms_are_compared_dialogue_by_dialogue() -> None:
@@ -541,6 +555,10 @@ def test_arms_are_compared_dialogue_by_dialogue() -> None:
     assert other.figures["trial: subgoals, share"]["value"] == 0.0
     accuracy = one.figures["test: intent accuracy"]
     assert [accuracy[key] for key in ("value", "low", "high")] == pytest.approx([0.1] * 3)
+    (unpaired,) = differences(
+        [("a", 4, ours), ("b", 4, replace(theirs, users={"users.traits.vague": 0.5}))]
+    )
+    assert unpaired.figures.keys() == one.figures.keys() - {"trial: subgoals, share"}
     alone = outcomes([1, 2, 3, 8, 9, 10], {9: 0.5}, "another")
     assert list(differences([("a", None, alone), ("b", None, ours)])) == []
 
