@@ -1,5 +1,5 @@
 # `make demo` and `make test` each work as the first command after `git clone`, on x86-64 Linux with
-# Python 3.11 or newer: `setup` makes .venv, once, and does nothing while the lock stays as it is.
+# Python 3.11 to 3.14: `setup` makes .venv, once, and does nothing while the lock stays as it is.
 
 PYTHON ?=
 RUN ?= specs/runs/demo.toml

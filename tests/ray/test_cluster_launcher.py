@@ -17,7 +17,7 @@ from tests.ray import machine
 from tests.ray.command import HANG_S, LONG, ROOT, rows
 from tests.ray.head import BIN, answers, free_ports, other_ports, ray_environment
 
-pytestmark = LONG
+pytestmark = [LONG, pytest.mark.slow]
 
 
 @pytest.fixture
