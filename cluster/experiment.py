@@ -3,7 +3,7 @@
 Invariants: arms whose words would be the same have the same dialogues, played once; all are
 measured on the same test dialogues and, unless they differ in these, by the same users; each stage
 resumes, so that the same command goes on from wherever it was; an arm that leaves nothing to learn
-from is a row that says so, and costs no other.
+from, or has learned from the test, is a row that says so, and costs no other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cluster.evaluation_plan import ADAPTER
 from cluster.experiment_differences import ByDialogue, Outcomes
 from cluster.experiment_table import TABLE, Row, write
 from cluster.generate import open_run_domain
-from cluster.held_out import amounts
+from cluster.held_out import amounts, leaks
 from cluster.nodes import cluster_address
 from cluster.progress import duration
 from cluster.resume import SERVER, Change, engine_says
@@ -41,7 +41,9 @@ from specs.parts import Folder, durable_indices, part_names
 from specs.run_file import RunFile, resolved
 from specs.settings import leaves
 from trainer.adapter import published
+from trainer.chat_file import ChatFile
 from trainer.curated import TooFewKept
+from trainer.training import NothingToLearn
 
 if TYPE_CHECKING:
     from cluster.evaluate import Evaluated
@@ -66,7 +68,7 @@ def command(experiment: Experiment, fresh: bool) -> None:
 
     Raises:
         InputError: for whatever cannot work, before anything is played where it can be known.
-        DuologueError: a stage failed, or an arm left nothing to learn from; what is there stays.
+        DuologueError: a stage failed, or an arm has no figures; what is there stays.
     """
     began = time.monotonic()
 
@@ -94,7 +96,7 @@ def command(experiment: Experiment, fresh: bool) -> None:
     click.echo(f"\n{place.path}\ndone in {duration(time.monotonic() - began)}")
     if failed := [row for row in rows if row.failed]:
         reasons = "\n    ".join(f"{row.name}: {row.failed}" for row in failed)
-        raise DuologueError(f"{len(failed)} arms left nothing to learn from\n    {reasons}")
+        raise DuologueError(f"{len(failed)} arms have no figures\n    {reasons}")
 
 
 def _in_order(experiment: Experiment) -> list[Case]:
@@ -289,10 +291,17 @@ def _row(experiment: Experiment, case: Case, first: bool, say: Say) -> Row:
         return row
     row.dialogues = curated.summary
     if experiment.file.learns:
-        whole_run.train_stage(run, False, say)
+        try:
+            whole_run.train_stage(run, False, say)
+        except NothingToLearn as nothing:
+            row.failed = nothing.findings[0].message
+            return row
         row.learned = learned_from(folder)
     test, reached = None, dict[str, float]()
     if "test" in measures:
+        row.failed = _not_held_out(experiment, case)
+        if row.failed:
+            return row
         done = _tested(experiment, case, say)
         row.test = done.comparison
         test = ByDialogue(done.walk_ids, done.sums[ADAPTER], done.resamples)
@@ -373,6 +382,20 @@ def _adopt(donor: Case, run: RunFile, say: Say) -> None:
 def _alike(one: Folder, other: Folder, name: str) -> bool:
     sizes = [folder.fs.get_file_info(folder.file(name)).size for folder in (one, other)]
     return bool(sizes[0] == sizes[1])
+
+
+def _not_held_out(experiment: Experiment, case: Case) -> str:
+    """Return what an arm has learned from although all are tested on it; empty for nothing.
+
+    A test side that no document fell to by its place is lent one, which another arm has kept to
+    learn from.
+    """
+    folder, first = RunFolder.of(case.run).round(), _in_order(experiment)[0]
+    train = ChatFile.open(folder.child("curated"), "train.parquet")
+    tested = RunFolder.of(first.run).round().child("curated")
+    manifest = published(folder.child("adapter")) or {}
+    found = leaks(manifest, train, ChatFile.open(tested, "test.parquet"))
+    return found.message if found is not None and found.sure else ""
 
 
 def _tested(experiment: Experiment, case: Case, say: Say) -> Evaluated:

@@ -37,7 +37,7 @@ class Row:
     """One arm, at one value of the sweep: what came of it.
 
     Attributes:
-        failed: why there is nothing to learn from.
+        failed: why it has no figures: it left nothing to learn from, say.
         dialogues: the curation's summary; test: the evaluation's comparison.
         learned: from how many dialogues the adapter has learned; None without one.
         outcomes: what it reached, dialogue by dialogue.

@@ -43,6 +43,7 @@ from trainer.training import (
     FAILURES,
     LOG,
     Job,
+    NothingToLearn,
     Resources,
     check_model,
     launch,
@@ -317,6 +318,8 @@ def _train(task: _Task, folder: RunFolder, say: Say) -> dict[str, Any]:
         findings += check_model(task.section, task.place, task.name)
         findings += board_findings(task.section, task.folder)
         findings += _disk(task)
+        if len(findings) == 1 and not train_.figures.trained_tokens:
+            raise NothingToLearn(findings)
         if findings:
             raise InputError(findings)
         job = Job(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from specs.errors import DuologueError, Finding, Where, nearest
+from specs.errors import DuologueError, Finding, InputError, Where, nearest
 from specs.gpus import ROUNDING, room
 from specs.parts import Folder
 from specs.run_file import TrainSection
@@ -124,6 +124,10 @@ def setting_findings(section: TrainSection) -> list[Finding]:
 
 def _finding(key: str, message: str, hint: str = "") -> Finding:
     return Finding(Where(key), message, hint)
+
+
+class NothingToLearn(InputError):
+    """The dialogues hold nothing that can be learned from, and nothing else is in the way."""
 
 
 def _data_findings(section: TrainSection, figures: DataFigures) -> list[Finding]:

@@ -16,15 +16,18 @@ from cluster.experiment import command, same_words
 from cluster.experiment_differences import ByDialogue, Outcomes, differences
 from cluster.experiment_table import Row, correlations
 from cluster.generate import Made
+from cluster.held_out import Leak
 from cluster.run_folder import RunFolder
-from specs.errors import DuologueError, InputError
+from specs.errors import DuologueError, Finding, InputError, Where
 from specs.experiment_file import Experiment, load_experiment
 from specs.parts import read_dialogues
 from specs.records import Dialogue
 from specs.run_file import RunFile
 from tests.unit.theatre import PLAYED, Stage, set_up
 from trainer.bootstrap import Resamples
+from trainer.chat_file import ChatFile
 from trainer.figures import Key, Sums
+from trainer.training import NothingToLearn
 
 RUN = """
 [run]
@@ -246,12 +249,48 @@ def test_an_arm_that_keeps_nothing_is_a_row_and_costs_no_other(
 
     monkeypatch.setattr(stage, "spoken", cut)
     text = FILTERS.replace('{{ kind = "ended" }}', '{{ kind = "consistent" }}')
-    with pytest.raises(DuologueError, match="1 arms left nothing to learn from"):
+    with pytest.raises(DuologueError, match="1 arms have no figures"):
         command(experiment(tmp_path, text), False)
     rows = {row["arm"]: row for row in table(tmp_path, "filters")["rows"]}
     assert "were filtered out" in rows["ended"]["failed"]
     assert [name for name, row in rows.items() if not row["failed"]] == ["none", "random", "top"]
     assert f"all {PLAYED} dialogues" in (tmp_path / "runs" / "filters" / "table.md").read_text()
+
+
+def test_an_arm_that_cannot_be_learned_from_costs_no_other(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.train
+
+    def train(run: RunFile, fresh: bool, say: Any) -> None:
+        if run.run.name == "ended":
+            raise NothingToLearn([Finding(Where("train.parquet"), "none of its 9 dialogues can")])
+        real(run, fresh, say)
+
+    monkeypatch.setattr("cluster.whole_run.train_stage", train)
+    with pytest.raises(DuologueError, match=r"1 arms have no figures\n    ended: none of its 9"):
+        command(experiment(tmp_path, FILTERS), False)
+    failed = {row["arm"]: row["failed"] for row in table(tmp_path, "filters")["rows"]}
+    assert [name for name, why in failed.items() if not why] == ["none", "random", "top"]
+
+
+def test_an_arm_that_has_learned_from_the_test_has_no_figures(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def evaluate(run: RunFile, fresh: bool, say: Any, data: str | None = None) -> Any:
+        asked.append(run.run.name)
+        return evaluated()
+
+    def leaks(manifest: Any, train: ChatFile, test: ChatFile) -> Leak | None:
+        return Leak("was trained on 1 of the 1 seed documents") if "eight-8" in train.path else None
+
+    monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("cluster.experiment.leaks", leaks)
+    with pytest.raises(DuologueError, match="eight-8: was trained on 1 of the 1 seed documents"):
+        command(experiment(tmp_path, POLICIES), False)
+    assert asked == ["seven-4", "seven-8", "eight-4"]
 
 
 def test_arms_that_differ_in_more_than_one_setting_say_so(tmp_path: Path, stage: Stage) -> None:
