@@ -110,7 +110,7 @@ class Command:
                 self.end()
                 raise AssertionError(self.said)
             assert time.monotonic() < ends
-            time.sleep(0.05)
+            time.sleep(0.2)  # looking costs, too, and the command wants the cores
 
     def interrupt(self) -> None:
         """Do what Ctrl-C in a terminal does."""
