@@ -390,18 +390,24 @@ def _not_held_out(experiment: Experiment, case: Case) -> str:
     A test side that no document fell to by its place is lent one, which another arm has kept to
     learn from.
     """
-    folder, first = RunFolder.of(case.run).round(), _in_order(experiment)[0]
+    folder = RunFolder.of(case.run).round()
     train = ChatFile.open(folder.child("curated"), "train.parquet")
-    tested = RunFolder.of(first.run).round().child("curated")
     manifest = published(folder.child("adapter")) or {}
-    found = leaks(manifest, train, ChatFile.open(tested, "test.parquet"))
+    found = leaks(manifest, train, ChatFile.open(_curated_for_all(experiment), _TEST))
     return found.message if found is not None and found.sure else ""
 
 
 def _tested(experiment: Experiment, case: Case, say: Say) -> Evaluated:
     from cluster.evaluate import evaluate
 
-    first = _in_order(experiment)[0]
-    test = RunFolder.of(first.run).round().child("curated").file("test.parquet")
-    data = None if first.name == case.name else test
-    return evaluate(case.run, False, say, data)
+    own = _in_order(experiment)[0].name == case.name
+    test = None if own else _curated_for_all(experiment).file(_TEST)
+    return evaluate(case.run, False, say, test)
+
+
+_TEST = "test.parquet"
+
+
+def _curated_for_all(experiment: Experiment) -> Folder:
+    """Return where the test split lies that all are measured on: the first case's."""
+    return RunFolder.of(_in_order(experiment)[0].run).round().child("curated")

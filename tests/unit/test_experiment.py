@@ -116,6 +116,19 @@ def evaluated(*rows: Any) -> Any:
     return SimpleNamespace(comparison=comparison, walk_ids=walk_ids, sums=sums, resamples=resamples)
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the arms that are evaluated, as it goes on; nothing is asked."""
+    names: list[str] = []
+
+    def evaluate(run: RunFile, fresh: bool, say: Any, data: str | None = None) -> Any:
+        names.append(run.run.name)
+        return evaluated()
+
+    monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
+    return names
+
+
 def test_arms_of_the_same_words_share_dialogues_and_each_learns_from_its_own(
     stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,18 +288,11 @@ def test_an_arm_that_cannot_be_learned_from_costs_no_other(
 
 
 def test_an_arm_that_has_learned_from_the_test_has_no_figures(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
 ) -> None:
-    asked: list[str] = []
-
-    def evaluate(run: RunFile, fresh: bool, say: Any, data: str | None = None) -> Any:
-        asked.append(run.run.name)
-        return evaluated()
-
     def leaks(manifest: Any, train: ChatFile, test: ChatFile) -> Leak | None:
         return Leak("was trained on 1 of the 1 seed documents") if "eight-8" in train.path else None
 
-    monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
     monkeypatch.setattr("cluster.experiment.leaks", leaks)
     with pytest.raises(DuologueError, match="eight-8: was trained on 1 of the 1 seed documents"):
         command(experiment(tmp_path, POLICIES), False)
@@ -522,15 +528,8 @@ def test_what_no_arm_needs_is_not_asked_for(stage: Stage, tmp_path: Path) -> Non
 
 
 def test_the_arm_that_all_are_tested_on_comes_first(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, tmp_path: Path, asked: list[str]
 ) -> None:
-    asked: list[str] = []
-
-    def evaluate(run: RunFile, fresh: bool, say: Any, data: str | None = None) -> Any:
-        asked.append(run.run.name)
-        return evaluated()
-
-    monkeypatch.setattr("cluster.evaluate.evaluate", evaluate)
     command(experiment(tmp_path, POLICIES.replace('test = "seven"', 'test = "eight"')), False)
     assert asked == ["eight-4", "eight-8", "seven-4", "seven-8"]
     rows = table(tmp_path, "policies")["rows"]
